@@ -1,0 +1,221 @@
+"""Executes runs in this process, many at once: claims, cancels, renews leases, sweeps up after the dead, drains.
+
+Everything it learns from the channel layer it also finds out by looking again on a timer.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db.models import Exists, OuterRef, Q
+from django.utils.module_loading import import_string
+
+from chat.agent.prompt import prompt_of
+from chat.agent.provider import Missing, Provider, Turn
+from chat.agent.runner import Runner
+from chat.errors import Refused
+from chat.host import Host
+from chat.models import Conversation, Run
+from chat.models.run import STARTED, State
+from chat.news import ENGINES
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS = 1.0  # also the longest a cancel can go unnoticed when its announcement is lost
+
+
+class Engine:
+    """Beside the server: `start` with it, `drain` before it ends, `close` with it."""
+
+    def __init__(self, host: Host) -> None:
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._host = host
+        self._runners: dict[uuid.UUID, tuple[Runner, asyncio.Task[None]]] = {}
+        self._providers: dict[str, Provider] = {}
+        self._claiming: dict[uuid.UUID, bool] = {}
+        self._early: set[uuid.UUID] = set()  # cancels heard while a claim was under way
+        self._tasks: list[asyncio.Task[None]] = []
+        self._claims: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def start(self) -> None:
+        """Listen, and look at once for what a killed process left behind."""
+        self._layer = get_channel_layer()
+        self._channel = await self._layer.new_channel("engine")
+        await self._layer.group_add(ENGINES, self._channel)
+        self._host.desk.engine = self._heard
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="engine"),
+            asyncio.create_task(self._repeat(settings.CHAT_SWEEP_SECONDS, self._sweep), name="engine-sweep"),
+            asyncio.create_task(self._repeat(RENEW_SECONDS, self._renew), name="engine-renew"),
+        ]
+
+    @property
+    def running(self) -> int:
+        """How many runs are being executed here."""
+        return len(self._runners)
+
+    async def drain(self, seconds: float) -> None:
+        """Claim nothing more, give what runs so long to finish, then hand over the rest."""
+        self._draining = True
+        await self._wait_for_runners(seconds)
+        for runner, _ in self._runners.values():
+            runner.hand_over()
+        await self._wait_for_runners(5.0)
+
+    async def close(self) -> None:
+        """Stop. Call `drain` first, or the leases of what runs are left to lapse."""
+        self._draining = True
+        tasks = [*self._tasks, *self._claims, *(task for _, task in self._runners.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for provider in self._providers.values():
+            await provider.aclose()
+
+    async def _wait_for_runners(self, seconds: float) -> None:
+        tasks = [*self._claims, *(task for _, task in self._runners.values())]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    # --- waking ---------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                message = await self._layer.receive(self._channel)
+            except Exception as error:  # noqa: BLE001 - whatever a layer raises, the timers go on
+                logger.warning("the channel layer does not answer: %s", error)
+                await asyncio.sleep(0.5)
+                continue
+            if message["sender"] != self._host.desk.name:
+                self._heard(message)
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """From another process over the layer, or directly from this one's news desk."""
+        conversation = uuid.UUID(message["conversation"])
+        for run in map(uuid.UUID, message["cancels"]):
+            if conversation in self._claiming:
+                self._early.add(run)  # it may be ours already without being here yet
+            self._stop(run)
+        self._wake(conversation)
+
+    def _stop(self, run: uuid.UUID) -> None:
+        if run in self._runners:
+            self._runners[run][0].stop()
+
+    def _wake(self, conversation: uuid.UUID) -> None:
+        """Claim what may start there, one claim at a time per conversation, and once more if woken meanwhile."""
+        if self._draining:
+            return
+        if conversation in self._claiming:
+            self._claiming[conversation] = True
+            return
+        self._claiming[conversation] = False
+        task = asyncio.create_task(self._claim(conversation), name="engine-claim")
+        self._claims.add(task)
+        task.add_done_callback(self._claims.discard)
+
+    async def _claim(self, conversation: uuid.UUID) -> None:
+        try:
+            for run, turn in await self._host.database.run(claim, conversation, self.worker):
+                self._execute(run, turn)
+                if run.pk in self._early:
+                    self._stop(run.pk)
+        except Refused:
+            pass  # the conversation was deleted meanwhile
+        except Exception:
+            logger.exception("could not claim in %s; the sweep tries again", conversation)
+        finally:
+            again = self._claiming.pop(conversation)
+            if not self._claiming:
+                self._early.clear()
+        if again:
+            self._wake(conversation)
+
+    def _execute(self, run: Run, turn: Turn) -> None:
+        self._stop(run.pk)  # an earlier attempt of ours whose lease lapsed: its provider must not go on
+        runner = Runner(self._host, run, self._provider(run.provider), turn)
+        task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
+        self._runners[run.pk] = (runner, task)
+        task.add_done_callback(lambda done: self._executed(run.pk, done))
+
+    def _executed(self, run: uuid.UUID, task: asyncio.Task[None]) -> None:
+        if run in self._runners and self._runners[run][1] is task:
+            del self._runners[run]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the runner of %s broke; its lease lapses", run, exc_info=error)
+
+    def _provider(self, name: str) -> Provider:
+        if name not in self._providers:
+            try:
+                self._providers[name] = import_string(settings.CHAT_PROVIDERS[name])()
+            except Exception:
+                logger.exception("there is no provider %s", name)
+                return Missing()
+        return self._providers[name]
+
+    # --- timers ---------------------------------------------------------------------------------------------
+
+    async def _repeat(self, seconds: float, act: Any) -> None:
+        while True:
+            try:
+                await act()
+            except Exception as error:  # noqa: BLE001 - a database that is away comes back
+                logger.warning("%s failed, tried again in %s s: %s", act.__name__, seconds, error)
+            await asyncio.sleep(seconds)
+
+    async def _sweep(self) -> None:
+        for conversation in await self._host.database.run(sweep, set(self._runners)):
+            self._wake(conversation)
+
+    async def _renew(self) -> None:
+        runs = list(self._runners)
+        if not runs:
+            return
+        mine = await self._host.database.run(Run.renew, self.worker, runs)
+        for run in runs:
+            if run not in mine:
+                self._stop(run)
+
+
+def claim(conversation: uuid.UUID, worker: str) -> list[tuple[Run, Turn]]:
+    """Start what may start in a conversation, with what its provider needs to know."""
+    started = Run.claim(Conversation(pk=conversation), worker)
+    return [(run, turn_of(run)) for run in started]
+
+
+def turn_of(run: Run) -> Turn:
+    """What the provider may know of a claimed run."""
+    return Turn(
+        run=run.pk,
+        conversation=run.conversation_id,
+        attempt=run.attempt,
+        system=settings.CHAT_SYSTEM_PROMPT,
+        prompt=prompt_of(run),
+    )
+
+
+def sweep(ours: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Recover runs whose lease lapsed, and return the conversations where something can start.
+
+    `ours` are alive whatever their lease says: a database that was away for longer than a lease must not make
+    this process give up its own runs when it comes back.
+    """
+    for run in Run.lapsed():
+        if run.pk not in ours:
+            try:
+                run.recover()
+            except Refused:
+                pass  # its conversation was deleted meanwhile
+            except Exception:
+                logger.exception("could not recover %s; the next sweep tries again", run.pk)
+    started = Run.objects.filter(conversation=OuterRef("conversation"), state__in=STARTED)
+    startable = Run.objects.filter(state=State.QUEUED).filter(Q(alongside=True) | ~Exists(started))
+    return list(startable.order_by().values_list("conversation", flat=True).distinct()[:500])

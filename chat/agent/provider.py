@@ -1,0 +1,102 @@
+"""What the runner asks of whoever makes the tokens: one turn in, an async iterator of small events out.
+
+A provider never touches the log, the database or a device. Returning ends the run as completed, raising
+`ProviderError` ends it as failed or interrupted, and being cancelled must close whatever it holds open.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypedDict
+from uuid import UUID
+
+STOPPED_MARK = "\n\n[stopped by the user]"  # what a prompt puts behind the answer of a cancelled run
+
+
+class PromptMessage(TypedDict):
+    """One entry of the Messages API's `messages`: alternating roles, first and last are the user's."""
+
+    role: Literal["user", "assistant"]
+    content: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Some more of the answer. Never empty; already free of U+0000 and lone surrogates."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens counted so far, by the provider's own names (`input_tokens`, `output_tokens`, …). The last one wins."""
+
+    tokens: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The provider said why it ended: `end_turn`, `max_tokens`, `refusal` … Comes last."""
+
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a person waiting should know now, such as "busy, trying again in 4 s". Shown, never stored.
+
+    `expires_in` is in seconds: an indicator always ends by itself.
+    """
+
+    text: str
+    expires_in: float = 10.0
+
+
+ProviderEvent = Text | Usage | Stopped | Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a provider may know of the run it serves."""
+
+    run: UUID
+    conversation: UUID
+    attempt: int
+    system: str
+    prompt: Sequence[PromptMessage]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class ProviderError(Exception):
+    """A turn that cannot be finished. The message is shown to the person who asked.
+
+    `code` is stable and documented; `retryable` says whether asking again may help; `lost` means the
+    connection ended without an end (the run becomes interrupted, not failed).
+    """
+
+    def __init__(self, code: str, message: str, *, retryable: bool, lost: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.lost = lost
+
+
+class Provider(Protocol):
+    """`reply` is called once per attempt. It is an async generator and must clean up when it is closed or cancelled."""
+
+    def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]: ...
+
+    async def aclose(self) -> None:
+        """Called once when the process ends."""
+
+
+class Missing:
+    """Stands for a provider that cannot be made: its runs fail at once and say so."""
+
+    async def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]:
+        message = "What should answer here is not set up on this server. Its operator finds the reason in the log."
+        raise ProviderError("no_provider", message, retryable=True)
+        yield  # type: ignore[unreachable]  # makes it the generator a reply is
+
+    async def aclose(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,293 @@
+"""A provider that says what it is told: demonstrations without a key, and tests. No network, no chance.
+
+It answers the last user message. Without directives that is about twelve seconds of Markdown, made from the
+prompt alone. A directive is a word of its own, in lower case, anywhere in that message:
+
+| says           |                                                                                         |
+|----------------|-----------------------------------------------------------------------------------------|
+| `/echo TEXT`   | TEXT exactly: to the end of the message, or to a line that begins with a directive      |
+| `/long N`      | `word1 word2 … wordN`, which is `long_text(N)`                                          |
+
+| ends there     |                                                                                         |
+|----------------|-----------------------------------------------------------------------------------------|
+| `/fail CODE`   | failed, with this error code                                                            |
+| `/lost`        | interrupted: the connection was lost (`connection_lost`)                                |
+| `/hang`        | never: silent for ever                                                                  |
+| `/refuse`      | completed, with the stop reason `refusal`                                               |
+| `/max`         | completed, with the stop reason `max_tokens`                                            |
+| `/fail-before` | failed (`overloaded`) before anything at all, a wait and a count of tokens included     |
+
+| how            |                                                                                         |
+|----------------|-----------------------------------------------------------------------------------------|
+| `/slow S`      | waits S seconds before the first token                                                  |
+| `/rate N`      | N tokens per second (40 unless told); 0: as fast as possible                            |
+| `/usage`       | counts tokens after each token, not after every fiftieth                                |
+
+What is said is said in the order written, up to the first directive that ends the answer. How counts wherever
+it stands. With neither `/echo` nor `/long` it is the Markdown, or nothing if `/fail` or `/refuse` ends it.
+"""
+
+import asyncio
+import re
+import zlib
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chat.agent.provider import STOPPED_MARK, PromptMessage, ProviderError, ProviderEvent, Stopped, Text, Turn, Usage
+
+DEFAULT_RATE = 40.0
+_USAGE_EVERY = 50
+_YIELD_EVERY = 20  # tokens; at full speed the loop's other tasks must still get their turn
+_RETRYABLE = {"overloaded", "rate_limited", "server_error", "unreachable", "connection_lost", "idle_timeout"}
+_TOKEN = re.compile(r"\s*\S{1,16}|\s+")
+_WORD = (
+    r"/(?:long [0-9]{1,9}|(?:slow|rate) [0-9]{1,9}(?:\.[0-9]{1,9})?|fail [a-z_]+"
+    r"|echo|fail-before|lost|hang|refuse|max|usage)(?!\S)"
+)
+_DIRECTIVE = re.compile(rf"(?<!\S)(?:/echo[ \n](?P<text>.*?)(?=\Z|\n{_WORD})|(?P<word>{_WORD}))", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    text: str
+
+    def tokens(self) -> Iterator[str]:
+        return (match.group() for match in _TOKEN.finditer(self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """`long_text(number)` without holding it."""
+
+    number: int
+
+    def tokens(self) -> Iterator[str]:
+        return (f"word{n}" if n == 1 else f" word{n}" for n in range(1, self.number + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """`value` is the stop reason or the error code."""
+
+    how: Literal["stop", "fail", "hang", "fail-before"]
+    value: str = ""
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """All that one turn will do."""
+
+    speech: tuple[Say | Count, ...]
+    end: End
+    rate: float = DEFAULT_RATE
+    slow: float = 0.0
+    usage_every: int = _USAGE_EVERY
+
+    def tokens(self) -> Iterator[str]:
+        for part in self.speech:
+            yield from part.tokens()
+
+    @property
+    def text(self) -> str:
+        return "".join(self.tokens())
+
+
+_ENDS = {
+    "/lost": End("fail", "connection_lost", lost=True),
+    "/hang": End("hang"),
+    "/refuse": End("stop", "refusal"),
+    "/max": End("stop", "max_tokens"),
+    "/fail-before": End("fail-before", "overloaded"),
+}
+
+
+class Scripted:
+    async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+        script = script_for(turn)
+        if script.end.how == "fail-before":
+            raise _error(script.end)
+        asked, said = sum(len(text.split()) for text in _texts(turn.prompt)), 0
+        await asyncio.sleep(script.slow)
+        yield _usage(asked, said)
+        start = asyncio.get_running_loop().time()
+        for said, token in enumerate(script.tokens(), start=1):
+            await _due(start, said - 1, script.rate)
+            yield Text(token)
+            if said % script.usage_every == 0:
+                yield _usage(asked, said)
+        yield _usage(asked, said)
+        match script.end.how:
+            case "hang":
+                await asyncio.Event().wait()
+            case "fail":
+                raise _error(script.end)
+            case _:
+                yield Stopped(script.end.value)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def script_for(turn: Turn) -> Script:
+    """What `reply` will do with this turn, exactly. Pure."""
+    speech: list[Say | Count] = []
+    end: End | None = None
+    how: dict[str, float] = {}
+    for match in _DIRECTIVE.finditer(_asked(turn.prompt)):
+        name, _, value = (match["word"] or "/echo").partition(" ")
+        if name in {"/slow", "/rate"}:
+            how[name] = float(value)
+        elif name == "/usage":
+            how[name] = 1
+        elif name == "/fail-before":
+            end = _ENDS[name]
+        elif end is None and name == "/echo":
+            speech.append(Say(match["text"] or ""))
+        elif end is None and name == "/long":
+            speech.append(Count(int(value)))
+        elif end is None:
+            end = _ENDS.get(name) or End("fail", value)
+    if not speech and (end is None or end.how == "hang" or end.lost or end.value == "max_tokens"):
+        speech.append(Say(demonstration(turn.prompt)))
+    return Script(
+        speech=tuple(speech),
+        end=end or End("stop", "end_turn"),
+        rate=how.get("/rate", DEFAULT_RATE),
+        slow=how.get("/slow", 0.0),
+        usage_every=int(how.get("/usage", _USAGE_EVERY)),
+    )
+
+
+def long_text(number: int) -> str:
+    """What `/long number` says."""
+    return " ".join(f"word{n}" for n in range(1, number + 1))
+
+
+def demonstration(prompt: Sequence[PromptMessage]) -> str:
+    """Markdown of every kind, worth watching at 40 tokens a second: the same prompt gives the same text."""
+    asked = " ".join(_asked(prompt).split()) or "nothing at all"
+    words = asked.split()
+    return _DEMONSTRATION.format(
+        remembered=_remembered(prompt),
+        opening=_OPENINGS[zlib.crc32(asked.encode()) % len(_OPENINGS)],
+        quote=asked if len(asked) <= 120 else asked[:119] + "…",
+        words=len(words),
+        characters=len(asked),
+        longest=max(words, key=len)[:40].replace("|", "¦"),
+        turns=sum(message["role"] == "user" for message in prompt),
+    )
+
+
+async def _due(start: float, number: int, rate: float) -> None:
+    """Waits until token `number` is due by the schedule; a late one does not delay those after it."""
+    wait = start + number / rate - asyncio.get_running_loop().time() if rate else 0.0
+    if wait > 0:
+        await asyncio.sleep(wait)
+    elif number % _YIELD_EVERY == 0:
+        await asyncio.sleep(0)
+
+
+def _error(end: End) -> ProviderError:
+    message = f"The script ends here: {end.value}."
+    return ProviderError(end.value, message, retryable=end.value in _RETRYABLE, lost=end.lost)
+
+
+def _usage(asked: int, said: int) -> Usage:
+    return Usage({"input_tokens": asked, "output_tokens": said})
+
+
+def _texts(prompt: Sequence[PromptMessage]) -> Iterator[str]:
+    for message in prompt:
+        yield _text(message)
+
+
+def _text(message: PromptMessage) -> str:
+    return "\n".join(str(block.get("text", "")) for block in message["content"] if block.get("type") == "text")
+
+
+def _asked(prompt: Sequence[PromptMessage]) -> str:
+    """The last block alone: questions that got no answer stand before it in the same message."""
+    texts = [block.get("text", "") for message in prompt if message["role"] == "user" for block in message["content"]]
+    return str(texts[-1]) if texts else ""
+
+
+def _remembered(prompt: Sequence[PromptMessage]) -> str:
+    """Shows that a stopped answer is part of the prompt."""
+    answers = [_text(message) for message in prompt if message["role"] == "assistant"]
+    if not answers or not answers[-1].endswith(STOPPED_MARK):
+        return ""
+    last = " ".join(answers[-1].removesuffix(STOPPED_MARK).split()[-6:])
+    return f"You stopped me at “… {last}”, and I know it.\n\n" if last else "You stopped me at once.\n\n"
+
+
+_OPENINGS = (
+    "Here is an answer that takes its time, so that there is something to watch.",
+    "Let me answer slowly: what is worth seeing is how it arrives.",
+    "Good. This answer is made of words, and of every other thing that Markdown has.",
+)
+_DEMONSTRATION = """\
+{remembered}{opening} You wrote:
+
+> {quote}
+
+## What to try while this is written
+
+1. **Open this conversation on a second device.** It shows the same words at the same place, \
+and goes on with the next one.
+2. **Close this page and come back.** Nobody has to watch: the answer is written by a worker, \
+and you find all of it.
+3. **Switch the network off for a moment.** The page says so, and continues afterwards with the very next \
+word, \
+without a gap and without a repetition.
+4. **Press stop on any screen.** The call to the model ends, and every screen knows it. \
+Then send something: the answer begins with the words I was stopped at.
+
+## How it works
+
+Every piece of this text is an *event* in one append-only log. An event has a serial number without gaps, \
+and it is \
+stored before anybody sees it. A device knows the last serial it has applied, and nothing else. So \
+whatever happens \
+to a connection, the next question is always the same one:
+
+```python
+async def follow(conversation, device):
+    cursor = device.cursor
+    while True:
+        async for event in conversation.events(after=cursor):
+            assert event.after <= cursor < event.serial
+            device.show(event)
+            cursor = event.serial
+        await conversation.news()
+```
+
+The news may get lost, the log may not. That is why the reader looks at the serials and not at the news, \
+and why it also looks again from time to time without any.
+
+## Your message in figures
+
+| What | How much |
+|---|---:|
+| Words | {words} |
+| Characters | {characters} |
+| Longest word | {longest} |
+| Your messages so far | {turns} |
+
+### What a lost connection means
+
+- For **you**: a short pause, then the rest.
+- For **the answer**: nothing. It is written to the end.
+- For **other people here**: nothing. They did not even notice.
+
+A connection that ends is not a wish, and `stop` is one. Programs that cannot tell the two apart have to \
+choose \
+what they break: either the answer that you wanted, or the button that should have ended it. Here the wish \
+is an \
+event with an id of its own, it is stored before it is carried out, and it does no harm to send it twice.
+
+That was all. Ask me `/long 400` for a longer one, or `/rate 200 /long 2000` for a fast one. ~~I could go \
+on.~~ \
+I have said what I was told to say.
+"""

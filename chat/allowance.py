@@ -1,0 +1,34 @@
+"""How much a device may say: so many signals per second on average, and a burst of a few seconds' worth."""
+
+import time
+from collections import OrderedDict
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from chat.errors import Code, Refused
+
+BURST_SECONDS = 5
+REMEMBERED = 10_000  # devices; the one that spoke longest ago is forgotten, and has its whole burst again
+
+Speaker = tuple[Any, UUID]  # user, device
+
+
+class Allowances:
+    """Of the devices that speak to this process, whatever doors they use."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[Speaker, tuple[float, float]] = OrderedDict()  # → signals, at this moment
+
+    def spend(self, speaker: Speaker) -> None:
+        """Take one signal from the allowance, which fills again with time. Raises Refused when it is empty."""
+        rate, now = settings.CHAT_SIGNALS_PER_SECOND, time.monotonic()
+        left, at = self._left.get(speaker, (rate * BURST_SECONDS, now))
+        left = min(rate * BURST_SECONDS, left + (now - at) * rate)
+        if left < 1:
+            raise Refused(Code.RATE, "Too many signals.", retry_after=round((1 - left) / rate, 2))
+        self._left[speaker] = left - 1, now
+        self._left.move_to_end(speaker)
+        if len(self._left) > REMEMBERED:
+            self._left.popitem(last=False)

@@ -1,0 +1,55 @@
+"""Database work off the event loop: a few threads, each with a connection of its own that is kept open."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections, connections
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 4  # reads run beside each other; SQLite writes one at a time whatever this is
+
+
+class Database:
+    """`await database.run(verb, ...)` for everything but streamed text; `database.append` has its own thread.
+
+    Made by whoever runs the event loop and closed with it, so that no connection outlives the loop.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a synchronous function in a database thread. Not interrupted by a cancel: it runs to its end."""
+        return await self._call(self._threads, partial(function, *args, **kwargs))
+
+    async def append(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same in the one thread that writes streamed text, which nothing slow may ever hold up."""
+        return await self._call(self._writer, partial(function, *args, **kwargs))
+
+    async def _call(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, _fresh, work)
+
+    def close(self) -> None:
+        """Close every thread's connection in that thread, then the threads. Waits for work under way."""
+        for threads, count in ((self._threads, THREADS), (self._writer, 1)):
+            everyone = threading.Barrier(count)  # holds each thread until all have one of these to do
+            for _ in range(count):
+                threads.submit(_close_connections, everyone)
+            threads.shutdown(wait=True)
+
+
+def _close_connections(everyone: threading.Barrier) -> None:
+    everyone.wait()
+    connections.close_all()
+
+
+def _fresh(work: Callable[[], T]) -> T:
+    close_old_connections()  # drops a connection the database has dropped; costs nothing otherwise
+    return work()

@@ -1,0 +1,41 @@
+"""The one exception that crosses a boundary of this app, and every code a device can be refused with."""
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a signal was refused. The value goes over the wire; `docs/protocol.md` explains each."""
+
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+    UNKNOWN_SIGNAL = "unknown_signal"
+    UNKNOWN_RUN = "unknown_run"
+    UNKNOWN_MESSAGE = "unknown_message"
+    UNKNOWN_USER = "unknown_user"
+    FORBIDDEN = "forbidden"
+    SIGNED_OUT = "signed_out"
+    REVOKED = "revoked"
+    BUSY = "busy"
+    STALE = "stale"
+    CSRF = "csrf"
+    DRAINING = "draining"
+    RATE = "rate"
+    STORAGE = "storage"
+
+
+RETRYABLE = frozenset({Code.BUSY, Code.DRAINING, Code.RATE, Code.STORAGE})
+
+
+class Refused(Exception):
+    """What was asked for cannot be done, and nothing was changed. The message is for the person who asked."""
+
+    def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def retryable(self) -> bool:
+        """True if the same signal, sent again later and unchanged, may be accepted."""
+        return self.code in RETRYABLE

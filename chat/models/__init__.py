@@ -1,0 +1,23 @@
+"""The nouns, each with what can happen to it."""
+
+from chat.models.cancelled_send import CancelledSend
+from chat.models.conversation import Conversation
+from chat.models.device import Device
+from chat.models.event import Event, Kind
+from chat.models.message import Message
+from chat.models.participant import Participant, Role
+from chat.models.run import Run
+from chat.models.token import AccessToken
+
+__all__ = [
+    "AccessToken",
+    "CancelledSend",
+    "Conversation",
+    "Device",
+    "Event",
+    "Kind",
+    "Message",
+    "Participant",
+    "Role",
+    "Run",
+]

@@ -1,0 +1,299 @@
+"""The root: owns the serial counter and the log, and everything a participant can do to it."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from chat import log
+from chat.errors import Code, Refused
+from chat.models.cancelled_send import CancelledSend
+from chat.models.device import Device
+from chat.models.event import Kind, new_id
+from chat.models.message import Message, text_parts
+from chat.models.participant import Participant, Role
+from chat.models.queue import Queue
+from chat.models.run import LIVE, Run, State
+from chat.turns import writing
+
+QUEUE_LIMIT = 50  # waiting messages of one conversation
+ALONGSIDE_LIMIT = 32  # runs at once in one conversation
+TITLE_LENGTH = 80
+
+
+class Conversation(models.Model):
+    """`head` is the serial of the newest event. Whoever changes anything here holds this row's lock first."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    title = models.CharField(max_length=TITLE_LENGTH, blank=True)
+    provider = models.CharField(max_length=40, blank=True, help_text="Empty: the one CHAT_PROVIDER names.")
+    head = models.PositiveBigIntegerField(default=0)
+    # Changes when history was rewritten outside the log (a restored backup): every cursor is then void.
+    epoch = models.UUIDField(default=new_id, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return self.title or "New conversation"
+
+    @classmethod
+    def begin(cls, owner: Any, title: str = "") -> "Conversation":
+        """A new, empty conversation of this user's."""
+        with writing():
+            conversation = cls.objects.create()
+            with conversation.locked() as locked:
+                locked._join(owner, Role.OWNER)
+                if title:
+                    locked.rename_locked(title[:TITLE_LENGTH])
+        conversation.refresh_from_db()
+        return conversation
+
+    @contextmanager
+    def locked(self) -> Iterator["Conversation"]:
+        """A transaction that holds this row's lock, with the row as it is now. Never await inside."""
+        with writing():
+            try:
+                yield type(self).objects.select_for_update().get(pk=self.pk)
+            except type(self).DoesNotExist:
+                raise Refused(Code.FORBIDDEN, "This conversation no longer exists.") from None
+
+    def erase(self) -> None:
+        """Delete it with its log, under the lock: text committed meanwhile would belong to nothing."""
+        with self.locked() as conversation:
+            conversation.delete()
+
+    # --- speaking -------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        *,
+        by: Participant,
+        text: str,
+        client_id: uuid.UUID,
+        when_busy: str = "queue",
+        device: Device | None = None,
+        parent: uuid.UUID | None = None,
+    ) -> dict[str, Any]:
+        """Store a message and the run that will answer it, and return what the ack says.
+
+        The same `client_id` again returns the first answer with `duplicate`. Refuses with `busy` (when_busy
+        is reject, or too much waits), `stale` (`parent` is no longer the newest message) or `forbidden`.
+        """
+        with self.locked() as conversation:
+            by.now().may_speak()
+            known = conversation.messages.filter(client_id=client_id).first()
+            if known is not None:
+                return _acceptance(known, known.runs.earliest("created_at"), duplicate=True)
+            conversation._check_parent(parent)
+            live = list(conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position"))
+            _check_room(live, when_busy)
+            who = by.identity(device)
+            if when_busy == "interrupt":
+                for run in live:
+                    if run.prompt.place is not None:  # running or about to; what waits in the queue stays there
+                        run.cancel_locked(conversation, who)
+            return conversation._accept(by, device, text, client_id, when_busy, live, who)
+
+    def _accept(
+        self,
+        by: Participant,
+        device: Device | None,
+        text: str,
+        client_id: uuid.UUID,
+        when_busy: str,
+        live: list[Run],
+        who: dict[str, Any],
+    ) -> dict[str, Any]:
+        if not self.title:
+            self.rename_locked(" ".join(text.split())[:TITLE_LENGTH])
+        serial = self.head + 1
+        waits = bool(live) and when_busy == "queue"
+        message = Message.objects.create(
+            conversation=self,
+            parent=self.newest_message(),
+            role=Message.Speaker.USER,
+            author=by.user,
+            device=device,
+            client_id=client_id,
+            parts=text_parts(text),
+            place=None if waits else serial,
+            created_serial=serial,
+        )
+        first = min([serial, *(run.position for run in live)])
+        run = Run.objects.create(
+            conversation=self,
+            prompt=message,
+            alongside=when_busy == "alongside",
+            position=first - 1 if when_busy == "interrupt" else serial,
+            provider=self.provider or settings.CHAT_PROVIDER,
+            requested_by=by.user,
+            requested_from=device,
+        )
+        created = {
+            "role": "user",
+            "client_id": str(client_id),
+            "by": who,
+            "parts": message.parts,
+            "place": message.place,
+        }
+        log.record(
+            self,
+            log.Entry(Kind.MESSAGE_CREATED, created, run.pk, message.pk),
+            log.Entry(Kind.RUN_QUEUED, run.queueing(), run.pk, message.pk),
+        )
+        early = CancelledSend.objects.filter(conversation=self, client_id=client_id).first()
+        if early is not None:
+            run.cancel_locked(self, early.by)
+            early.delete()
+        return _acceptance(message, run, duplicate=False)
+
+    def retry(self, *, by: Participant, run: Run, device: Device | None, client_id: uuid.UUID) -> dict[str, Any]:
+        """Answer a prompt again whose run failed, was stopped or interrupted. Queued behind what is live."""
+        with self.locked() as conversation:
+            by.now().may_speak()
+            again = Run.objects.filter(pk=client_id).first()
+            if again is not None and again.conversation_id != conversation.pk:
+                raise Refused(Code.INVALID, "This id is taken.")
+            if again is not None:
+                return _acceptance(again.prompt, again, duplicate=True)
+            prompt = conversation.messages.get(pk=run.prompt_id)
+            if prompt.removed_at is not None:
+                raise Refused(Code.STALE, "This message was removed.")
+            if prompt.runs.exclude(state__in=(State.FAILED, State.INTERRUPTED, State.CANCELLED)).exists():
+                raise Refused(Code.STALE, "This message has an answer, or one is on its way.")
+            # The client's id becomes the run's, which makes a repeated retry find the first.
+            new = Run.objects.create(
+                pk=client_id,
+                conversation=conversation,
+                prompt=prompt,
+                position=conversation.head + 1,
+                provider=conversation.provider or settings.CHAT_PROVIDER,
+                requested_by=by.user,
+                requested_from=device,
+            )
+            log.record(conversation, log.Entry(Kind.RUN_QUEUED, new.queueing(), new.pk, prompt.pk))
+            return _acceptance(prompt, new, duplicate=False)
+
+    def cancel(
+        self, *, by: Participant, device: Device | None, only_mine: bool, until: int | None = None
+    ) -> dict[str, Any]:
+        """Stop everything that is live here, waiting messages included, or only what this user asked for.
+
+        `until`: nothing that was asked after this serial. A stop that comes late must not hit a later question.
+        """
+        with self.locked() as conversation:
+            by.now().may_speak()
+            who = by.identity(device)
+            live = conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position")
+            runs = [
+                run
+                for run in live
+                if (not only_mine or run.requested_by_id == by.user_id)
+                and (until is None or run.prompt.created_serial <= until)
+            ]
+            # Waiting ones first: ending what runs must not let the next one start.
+            for run in sorted(runs, key=lambda run: run.state != State.QUEUED):
+                run.cancel_locked(conversation, who)
+            outcome = "cancelling" if runs else "already_ended"
+            return {"outcome": outcome, "runs": [str(run.pk) for run in runs]}
+
+    def cancel_send(self, *, by: Participant, device: Device | None, client_id: uuid.UUID) -> dict[str, Any]:
+        """Stop the run of a send known by its client id only, also if that send has not arrived yet."""
+        with self.locked() as conversation:
+            by.now().may_speak()
+            message = conversation.messages.filter(client_id=client_id).first()
+            if message is None:
+                CancelledSend.remember(conversation, client_id, by.identity(device))
+                return {"outcome": "cancelling"}
+            run = message.runs.select_related("prompt").latest("created_at")
+            return run.cancel_locked(conversation, by.identity(device))
+
+    # --- the queue ------------------------------------------------------------------------------------------
+
+    @property
+    def queue(self) -> Queue:
+        """The waiting messages and what can be done to them."""
+        return Queue(self)
+
+    def waiting(self) -> list[Run]:
+        """Runs whose message is in the queue, next first."""
+        return self.queue.waiting()
+
+    # --- people ---------------------------------------------------------------------------------------------
+
+    def add(self, *, by: Participant, user: Any, role: str) -> Participant:
+        """Let somebody in, or change what they may do. The owner stays the owner."""
+        with self.locked() as conversation:
+            by.now().may_manage()
+            known = conversation.participants.filter(user=user).first()
+            if known is None:
+                return conversation._join(user, role)
+            if known.role == Role.OWNER or role == Role.OWNER:
+                raise Refused(Code.INVALID, "A conversation has one owner, who stays it.")
+            if known.role != role:
+                known.role = role
+                known.save(update_fields=["role"])
+                payload = {"user": user.get_username(), "role": role}
+                log.record(conversation, log.Entry(Kind.PARTICIPANT_CHANGED, payload))
+            return known
+
+    def remove(self, *, by: Participant, user: Any) -> None:
+        """Let somebody go. Anybody may leave; only the owner may send somebody else away."""
+        with self.locked() as conversation:
+            if by.user_id != user.pk:
+                by.now().may_manage()
+            known = conversation.participants.filter(user=user).first()
+            if known is None:
+                return
+            if known.role == Role.OWNER:
+                raise Refused(Code.INVALID, "The owner cannot leave the conversation.")
+            known.delete()
+            log.record(conversation, log.Entry(Kind.PARTICIPANT_LEFT, {"user": user.get_username()}))
+
+    def rename(self, *, by: Participant, title: str) -> None:
+        """Give it another title."""
+        with self.locked() as conversation:
+            by.now().may_speak()
+            conversation.rename_locked(title[:TITLE_LENGTH])
+
+    def rename_locked(self, title: str) -> None:
+        """`rename` for a caller that holds the lock."""
+        self.title = title
+        self.save(update_fields=["title"])
+        log.record(self, log.Entry(Kind.CONVERSATION_RENAMED, {"title": title}))
+
+    def _join(self, user: Any, role: str) -> Participant:
+        participant = Participant.objects.create(conversation=self, user=user, role=role)
+        payload = {"user": user.get_username(), "role": role}
+        log.record(self, log.Entry(Kind.PARTICIPANT_JOINED, payload))
+        return participant
+
+    def newest_message(self) -> Message | None:
+        """The last message of the transcript."""
+        return self.messages.exclude(place=None).order_by("-place", "-created_serial").first()
+
+    def _check_parent(self, parent: uuid.UUID | None) -> None:
+        if parent is None:
+            return
+        newest = self.newest_message()
+        if newest is None or newest.pk != parent:
+            raise Refused(Code.STALE, "The conversation has moved on since you read it.")
+
+
+def _check_room(live: list[Run], when_busy: str) -> None:
+    if live and when_busy == "reject":
+        raise Refused(Code.BUSY, "An answer is still running.", retry_after=2.0)
+    if when_busy == "queue" and sum(run.prompt.place is None for run in live) >= QUEUE_LIMIT:
+        raise Refused(Code.BUSY, f"{QUEUE_LIMIT} messages are waiting already.", retry_after=10.0)
+    if when_busy == "alongside" and sum(run.prompt.place is not None for run in live) >= ALONGSIDE_LIMIT:
+        raise Refused(Code.BUSY, f"{ALONGSIDE_LIMIT} answers are running already.", retry_after=5.0)
+
+
+def _acceptance(message: Message, run: Run, *, duplicate: bool) -> dict[str, Any]:
+    state = "waiting" if message.place is None else "starting"
+    ack = {"message": str(message.pk), "run": str(run.pk), "serial": message.created_serial, "state": state}
+    return {**ack, "duplicate": True} if duplicate else ack

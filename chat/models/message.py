@@ -1,0 +1,60 @@
+"""What was said, by a person or by the assistant."""
+
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from chat.models.event import new_id
+
+
+class Message(models.Model):
+    """Typed parts, a parent (so that edits can branch later) and a place in the transcript.
+
+    `place` is the serial at which a prompt entered the transcript; null while it waits in the queue. An
+    answer carries its prompt's place, so `(place, created_serial)` orders a transcript turn by turn.
+    `parts` of an answer are filled when its run ends; until then its text is in the log.
+    """
+
+    class Speaker(models.TextChoices):
+        USER = "user"
+        ASSISTANT = "assistant"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    conversation = models.ForeignKey("chat.Conversation", models.CASCADE, related_name="messages", db_index=False)
+    parent = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="children")
+    role = models.CharField(max_length=10, choices=Speaker.choices)
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
+    device = models.ForeignKey("chat.Device", models.SET_NULL, null=True, blank=True, related_name="+")
+    client_id = models.UUIDField(null=True, blank=True)
+    parts = models.JSONField(default=list)
+    place = models.PositiveBigIntegerField(null=True, blank=True)
+    created_serial = models.PositiveBigIntegerField()
+    removed_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["conversation", "place", "created_serial"], name="message_transcript")]
+        constraints = [
+            # One stored message per client id, whatever the devices and doors it arrives by.
+            models.UniqueConstraint(fields=["conversation", "client_id"], name="message_client_id_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.text[:60]}"
+
+    @property
+    def text(self) -> str:
+        """The text parts joined. Of an answer still being written: empty (see `chat/transcript.py`)."""
+        return text_in(self.parts)
+
+
+def text_in(parts: list[dict[str, Any]]) -> str:
+    """The text parts joined."""
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def text_parts(text: str, state: str = "done") -> list[dict[str, Any]]:
+    """Parts of a message that is only text. `state`: `done`, or how its run ended if not completed."""
+    return [{"type": "text", "text": text, "state": state}] if text else []

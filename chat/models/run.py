@@ -1,0 +1,294 @@
+"""One turn of the model for one prompt.
+
+A run's state changes only while its conversation's row is locked and only by conditional update, so that
+"terminal is terminal" holds whatever processes race.
+"""
+
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from chat import log
+from chat.compaction import compact
+from chat.models.device import Device
+from chat.models.event import TEXT_KINDS, Event, Kind, new_id
+from chat.models.message import Message, text_parts
+from chat.turns import writing
+
+if TYPE_CHECKING:
+    from chat.models.conversation import Conversation
+
+
+class State(models.TextChoices):
+    """queued → running ⇄ waiting → one of the four ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+STARTED = (State.RUNNING, State.WAITING)
+LIVE = (State.QUEUED, *STARTED)
+ENDED = (State.COMPLETED, State.CANCELLED, State.FAILED, State.INTERRUPTED)
+
+
+class Run(models.Model):
+    """`attempt` is the fencing token: an append or an end that carries another attempt is refused."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    conversation = models.ForeignKey("chat.Conversation", models.CASCADE, related_name="runs", db_index=False)
+    prompt = models.ForeignKey(Message, models.CASCADE, related_name="runs")
+    answer = models.OneToOneField(Message, models.SET_NULL, null=True, blank=True, related_name="run")
+    state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
+    alongside = models.BooleanField(default=False)
+    position = models.BigIntegerField()
+    provider = models.CharField(max_length=40)
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
+    requested_from = models.ForeignKey(Device, models.SET_NULL, null=True, blank=True, related_name="+")
+    attempt = models.PositiveSmallIntegerField(default=0)
+    losses = models.PositiveSmallIntegerField(default=0)  # attempts whose server was lost; a hand-over is none
+    worker = models.CharField(max_length=80, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    cancelled_by = models.JSONField(null=True, blank=True)
+    stop_reason = models.CharField(max_length=40, blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error_message = models.TextField(blank=True)
+    retryable = models.BooleanField(default=False)
+    usage = models.JSONField(default=dict, blank=True)
+    started_serial = models.PositiveBigIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["conversation", "position"], name="run_live", condition=Q(state__in=LIVE)),
+            models.Index(fields=["lease_until"], name="run_lease", condition=Q(state__in=STARTED)),
+            models.Index(fields=["conversation", "created_at"], name="run_of_conversation"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=State.values), name="run_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=LIVE, ended_at=None) | Q(state__in=ENDED, ended_at__isnull=False),
+                name="run_ended_at_iff_ended",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=STARTED) | Q(lease_until__isnull=False, attempt__gt=0, answer__isnull=False),
+                name="run_started_has_lease",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.state} run {self.pk}"
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+    # --- cancel ---------------------------------------------------------------------------------------------
+
+    def cancel(self, by: dict[str, Any]) -> dict[str, Any]:
+        """Ask for the end. Stored at once and for ever; whoever executes the run then closes the provider.
+
+        Returns what the ack says. Idempotent: asking twice, or after the end, changes nothing.
+        """
+        with self.conversation.locked() as conversation:
+            return type(self).objects.select_related("prompt").get(pk=self.pk).cancel_locked(conversation, by)
+
+    def cancel_locked(self, conversation: "Conversation", by: dict[str, Any]) -> dict[str, Any]:
+        """`cancel` for a caller that holds the conversation's lock and has just read this row."""
+        if self.state in ENDED:
+            return {"outcome": "already_ended", "reason": self.state}
+        if self.cancel_requested_at is None:
+            self.cancel_requested_at, self.cancelled_by = timezone.now(), by
+            self.save(update_fields=["cancel_requested_at", "cancelled_by"])
+            if self.state == State.QUEUED:
+                self.end_locked(conversation, State.CANCELLED)
+                return {"outcome": "cancelled", "reason": State.CANCELLED.value}
+            log.record(conversation, log.Entry(Kind.RUN_CANCELLING, {"by": by}, self.pk, self.answer_id))
+        return {"outcome": "cancelling"}
+
+    # --- start ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def claim(cls, conversation: "Conversation", worker: str) -> list["Run"]:
+        """Start what may start now in this conversation, under a lease of this worker's, and return it.
+
+        One run at a time in queue order, except those sent alongside, which wait for nobody.
+        """
+        claimed = []
+        with conversation.locked() as locked:
+            live = locked.runs.filter(state__in=LIVE).select_related("prompt", "answer").order_by("position")
+            runs = list(live)
+            busy = any(run.state in STARTED for run in runs)
+            for run in runs:
+                if run.state == State.QUEUED and (run.alongside or not busy):
+                    run._start(locked, worker)
+                    claimed.append(run)
+                    busy = True
+        return claimed
+
+    def _start(self, conversation: "Conversation", worker: str) -> None:
+        now = timezone.now()
+        serial = conversation.head + 1
+        prompt = self.prompt
+        if prompt.place is None:
+            prompt.place = serial
+            prompt.save(update_fields=["place"])
+        if self.answer is None:
+            self.answer = Message.objects.create(
+                conversation=conversation,
+                parent=prompt,
+                role=Message.Speaker.ASSISTANT,
+                place=prompt.place,
+                created_serial=serial,
+            )
+        self.state, self.worker, self.attempt = State.RUNNING, worker, self.attempt + 1
+        self.lease_until = now + timedelta(seconds=settings.CHAT_LEASE_SECONDS)
+        self.started_at, self.started_serial = self.started_at or now, self.started_serial or serial
+        self.save(
+            update_fields=[
+                "answer",
+                "state",
+                "worker",
+                "attempt",
+                "lease_until",
+                "started_at",
+                "started_serial",
+            ]
+        )
+        payload = {"prompt": str(prompt.pk), "place": prompt.place, "attempt": self.attempt}
+        log.record(conversation, log.Entry(Kind.RUN_STARTED, payload, self.pk, self.answer.pk))
+
+    @classmethod
+    def renew(cls, worker: str, runs: list[uuid.UUID]) -> set[uuid.UUID]:
+        """Prolong the leases of `runs` and return those still this worker's to execute."""
+        until = timezone.now() + timedelta(seconds=settings.CHAT_LEASE_SECONDS)
+        mine = cls.objects.filter(pk__in=runs, worker=worker, state__in=STARTED)
+        with writing():
+            mine.update(lease_until=until)
+        return set(mine.filter(cancel_requested_at=None).values_list("pk", flat=True))
+
+    # --- end ------------------------------------------------------------------------------------------------
+
+    def end(self, state: State, attempt: int, **outcome: Any) -> bool:
+        """End the run if this attempt still executes it. False: somebody else ended or restarted it.
+
+        `outcome`: stop_reason, error_code, error_message, retryable, usage. A run somebody asked to cancel
+        ends as cancelled, however it came to its end.
+        """
+        with self.conversation.locked() as conversation:
+            run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
+            if run is None or run.state not in STARTED or run.attempt != attempt:
+                return False
+            run.end_locked(conversation, state, **outcome)
+            return True
+
+    def end_locked(self, conversation: "Conversation", state: State, **outcome: Any) -> None:
+        """Write the one terminal event: text folded, open parts marked, row ended, log told. Lock held."""
+        if self.cancel_requested_at is not None:
+            state = State.CANCELLED
+        for name, value in outcome.items():
+            setattr(self, name, value)
+        was = self.state
+        self.state, self.ended_at, self.lease_until = state, timezone.now(), None
+        changed = (
+            type(self)
+            .objects.filter(pk=self.pk, state=was, attempt=self.attempt)
+            .update(**{name: getattr(self, name) for name in ("state", "ended_at", "lease_until", *outcome)})
+        )
+        assert changed == 1, "the conversation's lock was not held"
+        text = ""
+        if self.answer_id and self.started_serial:
+            text = compact(conversation.pk, self.pk, self.answer_id, self.started_serial)
+            part_state = "done" if state == State.COMPLETED else state.value
+            Message.objects.filter(pk=self.answer_id).update(parts=text_parts(text, part_state))
+        if self.prompt.place is None and self.prompt.removed_at is None:
+            # Stopped while it waited: what was asked stays readable, after what has been said.
+            self.prompt.place = conversation.head + 1
+            self.prompt.save(update_fields=["place"])
+        ended = {**self.ending(), "length": len(text)}
+        log.record(conversation, log.Entry(Kind.RUN_ENDED, ended, self.pk, self.answer_id))
+
+    def ending(self) -> dict[str, Any]:
+        """How it ended, as the log and every device say it."""
+        return {
+            "prompt": str(self.prompt_id),
+            "place": self.prompt.place,
+            "reason": self.state,
+            "stop_reason": self.stop_reason,
+            "by": self.cancelled_by if self.state == State.CANCELLED else None,
+            "error": {"code": self.error_code, "message": self.error_message} if self.error_code else None,
+            "retryable": self.retryable or self.state == State.INTERRUPTED,
+            "usage": self.usage,
+        }
+
+    # --- recovery -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def lapsed(cls) -> list["Run"]:
+        """Runs whose worker has not renewed its lease: killed, frozen or cut off."""
+        late = cls.objects.filter(state__in=STARTED, lease_until__lt=timezone.now())
+        return list(late.select_related("conversation").order_by("lease_until")[:500])
+
+    def recover(self) -> None:
+        """End or requeue a run whose lease lapsed. Does nothing if the lease was renewed meanwhile."""
+        with self.conversation.locked() as conversation:
+            run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
+            if run and run.state in STARTED and run.lease_until and run.lease_until < timezone.now():
+                run.losses += 1
+                run.release_locked(conversation)
+
+    def hand_over(self, attempt: int) -> None:
+        """Give a run back because this process ends: as `recover`, without waiting for the lease to lapse."""
+        with self.conversation.locked() as conversation:
+            run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
+            if run and run.state in STARTED and run.attempt == attempt:
+                run.release_locked(conversation)
+
+    def release_locked(self, conversation: "Conversation") -> None:
+        """Queue it again if nobody has seen a word of it yet, else end it as interrupted with the text kept."""
+        if self.cancel_requested_at is not None:
+            self.end_locked(conversation, State.CANCELLED)
+        elif self._has_text():
+            self.end_locked(
+                conversation,
+                State.INTERRUPTED,
+                error_code="server_lost",
+                error_message="The server was lost while it answered. What it had written is kept.",
+                retryable=True,
+            )
+        elif self.losses >= settings.CHAT_MAX_ATTEMPTS:
+            self.end_locked(
+                conversation,
+                State.FAILED,
+                error_code="attempts_exhausted",
+                error_message=f"The server was lost {self.losses} times before a word of the answer came.",
+                retryable=True,
+            )
+        else:
+            self.state, self.lease_until, self.worker = State.QUEUED, None, ""
+            self.save(update_fields=["state", "lease_until", "worker", "losses"])
+            log.record(conversation, log.Entry(Kind.RUN_QUEUED, self.queueing(), self.pk, self.prompt_id))
+
+    def queueing(self) -> dict[str, Any]:
+        """What a `run.queued` event says."""
+        return {"alongside": self.alongside, "waiting": self.prompt.place is None, "attempt": self.attempt}
+
+    def _has_text(self) -> bool:
+        return Event.objects.filter(
+            conversation_id=self.conversation_id,
+            serial__gte=self.started_serial,
+            message_id=self.answer_id,
+            kind__in=TEXT_KINDS,
+        ).exists()

@@ -1,0 +1,159 @@
+"""A conversation as it reads at one serial: turns with their answers, the queue, the people.
+
+What a page shows on first load, what a device without a cursor is given, and what a reload must equal.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import prefetch_related_objects
+
+from chat.compaction import text_of
+from chat.models import Conversation, Event, Message, Participant, Run
+from chat.models.event import TEXT_KINDS
+from chat.models.run import STARTED, State
+
+PAGE_TURNS = 20
+PAGE_TEXT = 120_000  # code points of a page with more than one turn
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One run of a prompt and what it has said so far. `message` is None until the run starts."""
+
+    run: Run
+    message: Message | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A prompt and every answer to it, oldest first."""
+
+    prompt: Message
+    answers: list[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """`serial` is the log position all of it stands at; `older` is the place to page back from, if any."""
+
+    conversation: Conversation
+    serial: int
+    turns: list[Turn]
+    queue: list[Run]
+    older: int | None
+
+
+def read_transcript(conversation: UUID, before: int | None = None, size: int = PAGE_TURNS) -> Transcript:
+    """The newest page of turns, or the page before place `before`, oldest turn first, as it was at `serial`.
+
+    Its rows are read one after the other while others write: a message that leaves the queue meanwhile would be
+    in neither. So they are read again if anything but text was logged since, and at last with the lock held.
+    """
+    if before is not None:  # nobody goes on from there
+        return _read_transcript(conversation, before, size)
+    for _ in range(TRIES):
+        transcript = _read_transcript(conversation, before, size)
+        since = Event.objects.filter(conversation_id=conversation, serial__gt=transcript.serial)
+        if not since.exclude(kind__in=TEXT_KINDS).exists():
+            return transcript
+    with Conversation(pk=conversation).locked():
+        return _read_transcript(conversation, before, size)
+
+
+def _read_transcript(conversation: UUID, before: int | None, size: int) -> Transcript:
+    # The serial comes first: it bounds the text of answers being written.
+    found = Conversation.objects.get(pk=conversation)
+    serial = found.head
+    prompts = found.messages.filter(role=Message.Speaker.USER, removed_at=None, place__lte=serial)
+    if before is not None:
+        prompts = prompts.filter(place__lt=before)
+    page = list(prompts.select_related("author", "device").order_by("-place")[: size + 1])
+    turns = _newest(read_turns(reversed(page[:size]), serial))
+    older = turns[0].prompt.place if len(page) > len(turns) else None
+    return Transcript(found, serial, turns, queue_of(found) if before is None else [], older)
+
+
+def _newest(turns: list[Turn]) -> list[Turn]:
+    """As many of the last turns as a page has room for, and always one: a frame has its limits, and so has patience."""
+    room = PAGE_TEXT
+    for number, turn in enumerate(reversed(turns), 1):
+        room -= len(turn.prompt.text) + sum(len(answer.text) for answer in turn.answers)
+        if room < 0:
+            return turns[-max(1, number - 1) :]
+    return turns
+
+
+def read_turns(prompts: Iterable[Message], until: int) -> list[Turn]:
+    """These prompts with their answers, whose text is as it was at serial `until` while it is being written."""
+    ordered = list(prompts)
+    runs: dict[UUID, list[Run]] = {prompt.pk: [] for prompt in ordered}
+    found = Run.objects.filter(prompt__in=ordered).select_related("answer", "requested_by", "requested_from")
+    for run in found.order_by("created_at"):
+        runs[run.prompt_id].append(run)
+    return [Turn(prompt, [answer_of(run, until) for run in runs[prompt.pk]]) for prompt in ordered]
+
+
+def answer_of(run: Run, until: int) -> Answer:
+    """A run with its text: from the log while it is written, from its message afterwards."""
+    if run.answer is None or run.started_serial is None:
+        return Answer(run, None, "")
+    if run.state in (*STARTED, State.QUEUED):
+        return Answer(run, run.answer, text_of(run.conversation_id, run.answer.pk, run.started_serial, until))
+    return Answer(run, run.answer, run.answer.text)
+
+
+def queue_of(conversation: Conversation) -> list[Run]:
+    """The waiting runs, next first, with who asked."""
+    waiting = conversation.waiting()
+    prefetch_related_objects(waiting, "prompt__author")
+    return waiting
+
+
+def people_of(conversation: UUID) -> list[Participant]:
+    """Everybody in the conversation, the owner first."""
+    people = Participant.objects.filter(conversation_id=conversation).select_related("user")
+    return sorted(people, key=lambda person: (person.role != "owner", person.user.get_username()))
+
+
+def as_json(transcript: Transcript) -> dict[str, Any]:
+    """The transcript for programs. Texts are whole; the caller cuts what is too long for one frame."""
+    return {
+        "title": transcript.conversation.title,
+        "turns": [turn_as_json(turn) for turn in transcript.turns],
+        "queue": [
+            {"message": str(run.prompt_id), "run": str(run.pk), "parts": run.prompt.parts} for run in transcript.queue
+        ],
+        "people": [
+            {"user": person.user.get_username(), "role": person.role}
+            for person in people_of(transcript.conversation.pk)
+        ],
+        "older": transcript.older,
+    }
+
+
+def turn_as_json(turn: Turn) -> dict[str, Any]:
+    """One turn for programs."""
+    prompt = turn.prompt
+    return {
+        "message": str(prompt.pk),
+        "place": prompt.place,
+        "client_id": str(prompt.client_id),
+        "user": prompt.author.get_username() if prompt.author else None,
+        "parts": prompt.parts,
+        "answers": [
+            {
+                "run": str(answer.run.pk),
+                "message": str(answer.message.pk) if answer.message else None,
+                "state": answer.run.state,
+                "cancelling": answer.run.is_live and answer.run.cancel_requested_at is not None,
+                "text": answer.text,
+                "ending": None if answer.run.is_live else answer.run.ending(),
+            }
+            for answer in turn.answers
+        ],
+    }
