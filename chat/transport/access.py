@@ -1,0 +1,91 @@
+"""Who a connection speaks for, checked when it opens and again for each signal."""
+
+import uuid
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest
+
+from chat.errors import Code, Refused
+from chat.models import AccessToken, Device, Participant
+
+
+class Credential(NamedTuple):
+    """What a connection was opened with: a browser's session, or the hash of an access token. Never a secret itself."""
+
+    session: str | None = None
+    token: str | None = None
+
+
+def credential_of(scope: dict[str, Any]) -> Credential:
+    """What a request or a handshake brings. A token goes before a cookie: whoever sends one means it."""
+    scheme, _, secret = dict(scope["headers"]).get(b"authorization", b"").decode("latin1").partition(" ")
+    if scheme.lower() == "bearer":
+        return Credential(token=AccessToken.key_of(secret.strip()))
+    return Credential(session=scope["cookies"].get(settings.SESSION_COOKIE_NAME))
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A signed-in user's place in one conversation, from one device. Nothing here is kept between signals."""
+
+    participant: Participant
+    device: Device
+
+
+def user_of(credential: Credential) -> Any:
+    """Who it belongs to now, or None: expired, logged out, revoked, deactivated or password changed."""
+    return _owner(credential)[0]
+
+
+def _owner(credential: Credential) -> tuple[Any, AccessToken | None]:
+    """The same with the token, if that is what it is."""
+    if credential.token is not None:
+        token = AccessToken.by_key(credential.token)
+        return token and token.user, token
+    if not credential.session:
+        return None, None
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(credential.session)
+    user = get_user(request)
+    return (user if user.is_authenticated and user.is_active else None), None
+
+
+def enter(credential: Credential, conversation: uuid.UUID, device: uuid.UUID, name: str) -> Access:
+    """Open a connection. Raises Refused: `signed_out`, or `forbidden` for whoever is not in the conversation."""
+    participant, token = _participant(
+        credential, conversation, "Please sign in.", "There is no such conversation, or you are not in it."
+    )
+    if token is not None:
+        token.use()
+    return Access(participant, Device.seen(participant.user, device, name, credential.session or ""))
+
+
+def check(credential: Credential, conversation: uuid.UUID, device: uuid.UUID) -> Access:
+    """The same again, before a signal is carried out, without making anything."""
+    participant, _ = _participant(
+        credential,
+        conversation,
+        "You are signed out. Please sign in again.",
+        "You are no longer in this conversation.",
+    )
+    known = Device.objects.filter(pk=device, user=participant.user, revoked_at=None).first()
+    if known is None:
+        raise Refused(Code.REVOKED, "This device was revoked.")
+    return Access(participant, known)
+
+
+def _participant(
+    credential: Credential, conversation: uuid.UUID, signed_out: str, outside: str
+) -> tuple[Participant, AccessToken | None]:
+    user, token = _owner(credential)
+    if user is None:
+        raise Refused(Code.SIGNED_OUT, signed_out)
+    found = Participant.objects.filter(conversation_id=conversation, user=user)
+    participant = found.select_related("conversation", "user").first()
+    if participant is None:
+        raise Refused(Code.FORBIDDEN, outside)
+    return participant, token

@@ -1,0 +1,68 @@
+"""A checked signal → a verb on a model → what the ack says. The same for every door.
+
+Adding a signal: its class in `wire.py`, its verb on a noun, a case here, its line in docs/protocol.md.
+"""
+
+from typing import Any, assert_never
+
+from chat.errors import Code, Refused
+from chat.models import Run
+from chat.transport.access import Access
+from chat.wire import Cancel, QueueEdit, QueueMove, QueueRemove, Read, Rename, Retry, Send, Spoken
+
+
+def carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
+    """Do what the signal asks for and return the ack's fields. Raises Refused; then nothing was changed."""
+    by, device = access.participant, access.device
+    conversation = by.conversation
+    match signal:
+        case Send():
+            return conversation.send(
+                by=by,
+                device=device,
+                text=signal.text,
+                client_id=signal.id,
+                when_busy=signal.when_busy,
+                parent=signal.parent,
+            )
+        case Cancel():
+            return _cancel(signal, access)
+        case Retry():
+            run = _run(access, signal.run)
+            return conversation.retry(by=by, run=run, device=device, client_id=signal.id)
+        case QueueEdit():
+            return conversation.queue.edit(by=by, device=device, message=signal.message, text=signal.text)
+        case QueueRemove():
+            return conversation.queue.remove(by=by, device=device, message=signal.message)
+        case QueueMove():
+            return conversation.queue.move(by=by, device=device, message=signal.message, before=signal.before)
+        case Rename():
+            conversation.rename(by=by, title=signal.title)
+            return {}
+        case Read():
+            by.has_read(min(signal.serial, conversation.head))
+            return {}
+        case _:
+            assert_never(signal)
+
+
+def _cancel(signal: Cancel, access: Access) -> dict[str, Any]:
+    by, device = access.participant, access.device
+    named = [name for name in ("run", "send", "scope") if getattr(signal, name) is not None]
+    if len(named) != 1:
+        raise Refused(Code.INVALID, "Say what to stop: exactly one of run, send and scope.")
+    if signal.scope is not None:
+        return by.conversation.cancel(by=by, device=device, only_mine=signal.scope == "mine", until=signal.until)
+    if signal.send is not None:
+        return by.conversation.cancel_send(by=by, device=device, client_id=signal.send)
+    assert signal.run is not None
+    by.may_speak()
+    return _run(access, signal.run).cancel(by.identity(device))
+
+
+def _run(access: Access, run: Any) -> Run:
+    conversation = access.participant.conversation
+    found = Run.objects.filter(pk=run, conversation=conversation).select_related("conversation", "prompt").first()
+    if found is None:
+        raise Refused(Code.UNKNOWN_RUN, "There is no such run in this conversation.")
+    return found

@@ -1,0 +1,436 @@
+"""Every frame a server may send, as types: the source of the committed JSON Schema, and what tests hold frames to.
+
+Nothing is checked against these when frames are sent: that would cost every token. `tests/test_protocol.py`
+checks every frame of every story instead, and that no frame has a field which is not here.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from chat.errors import Code
+from chat.transport.close import Close
+from chat.wire import AnySignal
+
+Serial = Annotated[int, Field(ge=0, description="position in the conversation's log")]
+Id = Annotated[str, Field(pattern="^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")]
+
+
+class Shape(BaseModel):
+    """No field but these. One with a default may be missing; it is never null when it is there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Who(Shape):
+    """Who did something, and from where."""
+
+    user: str
+    device: Id | None
+    device_name: str
+
+
+class Part(Shape):
+    """A piece of a message. `state` is `done`, or how its run ended."""
+
+    type: Literal["text"]
+    text: str
+    state: Literal["done", "cancelled", "failed", "interrupted"]
+
+
+class Problem(Shape):
+    """Why a run failed or was interrupted: a stable code and words for a person."""
+
+    code: str
+    message: str
+
+
+class _Event(Shape):
+    """In a batch, `after` and `conversation` stand on the batch alone."""
+
+    after: Serial = 0
+    serial: Serial
+    conversation: Id = ""
+
+
+class MessageCreated(_Event):
+    """Somebody said something. `place` is null while it waits in the queue."""
+
+    type: Literal["message.created"]
+    message: Id
+    run: Id
+    role: Literal["user"]
+    client_id: Id
+    by: Who
+    parts: list[Part]
+    place: Serial | None
+
+
+class MessageDelta(_Event):
+    """From `offset` (in code points) on, the text of the answer's part is this."""
+
+    type: Literal["message.delta"]
+    message: Id
+    run: Id
+    part: int
+    offset: int
+    text: str
+
+
+class MessageSnapshot(_Event):
+    """The same, folded from many deltas. May repeat what a device has: apply it all the same."""
+
+    type: Literal["message.snapshot"]
+    message: Id
+    run: Id
+    part: int
+    offset: int
+    text: str
+
+
+class MessageEdited(_Event):
+    """A waiting message now says this."""
+
+    type: Literal["message.edited"]
+    message: Id
+    run: Id
+    parts: list[Part]
+    by: Who
+
+
+class MessageRemoved(_Event):
+    """A waiting message was taken back."""
+
+    type: Literal["message.removed"]
+    message: Id
+    by: Who
+
+
+class QueueChanged(_Event):
+    """The waiting messages, next first."""
+
+    type: Literal["queue.changed"]
+    order: list[Id]
+    by: Who
+
+
+class RunQueued(_Event):
+    """A run was accepted, or is to be tried again (`attempt` above 0). `waiting`: its message is in the queue."""
+
+    type: Literal["run.queued"]
+    run: Id
+    message: Id
+    alongside: bool
+    waiting: bool
+    attempt: int
+
+
+class RunStarted(_Event):
+    """The model is asked. `message` is the answer, empty so far; the prompt now has this place."""
+
+    type: Literal["run.started"]
+    run: Id
+    message: Id
+    prompt: Id
+    place: Serial
+    attempt: int
+
+
+class RunCancelling(_Event):
+    """Somebody asked to stop it; no text of it follows, only its end."""
+
+    type: Literal["run.cancelling"]
+    run: Id
+    message: Id
+    by: Who
+
+
+class Ending(Shape):
+    """How a run ended. `place` is null if its message was removed from the queue."""
+
+    prompt: Id
+    place: Serial | None
+    reason: Literal["completed", "cancelled", "failed", "interrupted"]
+    stop_reason: str
+    by: Who | None
+    error: Problem | None
+    retryable: bool
+    usage: dict[str, int]
+
+
+class RunEnded(_Event, Ending):
+    """The end, once. `message` is missing if it never started; `length` is the answer's, in code points."""
+
+    type: Literal["run.ended"]
+    run: Id
+    length: int
+    message: Id = ""
+
+
+class ParticipantJoined(_Event):
+    """Somebody was let in."""
+
+    type: Literal["participant.joined"]
+    user: str
+    role: Literal["owner", "editor", "viewer"]
+
+
+class ParticipantChanged(_Event):
+    """Somebody may now do something else."""
+
+    type: Literal["participant.changed"]
+    user: str
+    role: Literal["owner", "editor", "viewer"]
+
+
+class ParticipantLeft(_Event):
+    """Somebody left or was sent away."""
+
+    type: Literal["participant.left"]
+    user: str
+
+
+class ConversationRenamed(_Event):
+    """It has another title."""
+
+    type: Literal["conversation.renamed"]
+    title: str
+
+
+AnyEvent = Annotated[
+    MessageCreated
+    | MessageDelta
+    | MessageSnapshot
+    | MessageEdited
+    | MessageRemoved
+    | QueueChanged
+    | RunQueued
+    | RunStarted
+    | RunCancelling
+    | RunEnded
+    | ParticipantJoined
+    | ParticipantChanged
+    | ParticipantLeft
+    | ConversationRenamed,
+    Field(discriminator="type"),
+]
+
+
+class Batch(Shape):
+    """Several events, applied as a whole: catching up. The cursor moves to `serial` when all are applied."""
+
+    type: Literal["batch"]
+    after: Serial
+    serial: Serial
+    conversation: Id
+    events: list[AnyEvent]
+
+
+class Limits(Shape):
+    """What a device must keep to, and may count on."""
+
+    signal_bytes: int
+    text: int
+    frame_bytes: int
+    window_bytes: int
+    window_frames: int
+
+
+class Hello(Shape):
+    """The first frame: who you are, where the log is, how often to say something."""
+
+    type: Literal["hello"]
+    protocol: Literal["conversation.v1"]
+    conversation: Id
+    connection: str
+    epoch: Id
+    serial: Serial
+    heartbeat: float
+    user: str
+    role: Literal["owner", "editor", "viewer"]
+    device: Id
+    limits: Limits
+
+
+class SnapshotAnswer(Shape):
+    """One run of a prompt, as it stands."""
+
+    run: Id
+    message: Id | None
+    state: Literal["queued", "running", "waiting", "completed", "cancelled", "failed", "interrupted"]
+    cancelling: bool
+    text: str
+    ending: Ending | None
+
+
+class SnapshotTurn(Shape):
+    """A prompt and its answers."""
+
+    message: Id
+    place: Serial
+    client_id: Id
+    user: str | None
+    parts: list[Part]
+    answers: list[SnapshotAnswer]
+
+
+class SnapshotWaiting(Shape):
+    """A message in the queue."""
+
+    message: Id
+    run: Id
+    parts: list[Part]
+
+
+class SnapshotPerson(Shape):
+    """A participant."""
+
+    user: str
+    role: Literal["owner", "editor", "viewer"]
+
+
+class Snapshot(Shape):
+    """The newest page of turns at `serial`, for a device without a usable cursor. `older`: there is more."""
+
+    type: Literal["snapshot"]
+    serial: Serial
+    title: str
+    turns: list[SnapshotTurn]
+    queue: list[SnapshotWaiting]
+    people: list[SnapshotPerson]
+    older: Serial | None
+
+
+class SnapshotText(Shape):
+    """More of a text that was too long for the snapshot before it."""
+
+    type: Literal["snapshot.text"]
+    message: Id
+    part: int
+    offset: int
+    text: str
+
+
+class Sync(Shape):
+    """You have everything up to `serial`; what follows is live."""
+
+    type: Literal["sync"]
+    serial: Serial
+
+
+class Reset(Shape):
+    """Your cursor cannot be served; a snapshot follows. Keep showing what you have until it is there."""
+
+    type: Literal["reset"]
+    reason: Literal["not_a_serial", "epoch", "ahead", "far_behind"]
+    epoch: Id
+
+
+class Ack(BaseModel):
+    """The signal was carried out. Further fields by signal: the protocol page lists them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["ack"]
+    id: Id
+
+
+class Nack(Shape):
+    """The signal was refused and nothing changed. `id` is null if it had none that could be read."""
+
+    type: Literal["nack"]
+    id: Id | None
+    code: Code
+    message: str
+    retryable: bool
+    retry_after: float = 0.0
+
+
+class Beat(Shape):
+    """Heartbeats: `ping` from the server wants no answer; `pong` answers yours."""
+
+    type: Literal["ping", "pong"]
+
+
+BYE_CODES = tuple(close.name.lower() for close in Close)
+
+
+class Bye(Shape):
+    """The server closes next, on purpose. `retry_in` seconds: come back then; missing: do not."""
+
+    type: Literal["bye"]
+    code: Annotated[str, Field(json_schema_extra={"enum": list(BYE_CODES)})]
+    close: Annotated[int, Field(json_schema_extra={"enum": [close.value for close in Close]})]
+    message: str
+    retry_in: float = 0.0
+
+
+class Typing(Shape):
+    """Somebody is typing; forget it after `expires_in` seconds."""
+
+    type: Literal["typing"]
+    user: str
+    expires_in: float
+
+
+class Presence(Shape):
+    """These have the conversation open (or no longer have); forget it after `expires_in` seconds."""
+
+    type: Literal["presence"]
+    users: list[str]
+    online: bool
+    expires_in: float
+
+
+class Progress(Shape):
+    """Something about a run worth knowing now; forget it after `expires_in` seconds."""
+
+    type: Literal["progress"]
+    run: Id
+    text: str
+    expires_in: float
+
+
+AnyFrame = Annotated[
+    MessageCreated
+    | MessageDelta
+    | MessageSnapshot
+    | MessageEdited
+    | MessageRemoved
+    | QueueChanged
+    | RunQueued
+    | RunStarted
+    | RunCancelling
+    | RunEnded
+    | ParticipantJoined
+    | ParticipantChanged
+    | ParticipantLeft
+    | ConversationRenamed
+    | Batch
+    | Hello
+    | Snapshot
+    | SnapshotText
+    | Sync
+    | Reset
+    | Ack
+    | Nack
+    | Beat
+    | Bye
+    | Typing
+    | Presence
+    | Progress,
+    Field(discriminator="type"),
+]
+FRAMES: TypeAdapter[Any] = TypeAdapter(AnyFrame)
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of everything that travels: `$defs` hold `Frame` and `Signal` and what they are made of."""
+    frames = TypeAdapter(AnyFrame).json_schema(ref_template="#/$defs/{model}")
+    signals = TypeAdapter(AnySignal).json_schema(ref_template="#/$defs/signal.{model}")
+    defs = frames.pop("$defs") | {f"signal.{name}": value for name, value in signals.pop("$defs").items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "conversation.v1, JSON encoding",
+        "$defs": dict(sorted({**defs, "Frame": frames, "Signal": signals}.items())),
+    }

@@ -1,0 +1,52 @@
+"""The newest page of a conversation as frames, for a device without a cursor that can be served."""
+
+from typing import Any
+from uuid import UUID
+
+from chat import fragments, wire
+from chat.database import Database
+from chat.transcript import as_json, read_transcript
+
+SNAPSHOT_TEXT = 120_000  # code points of text in a snapshot frame; the rest follows in `snapshot.text` frames
+
+
+async def snapshot(database: Database, conversation: UUID, encoding: str) -> tuple[int, list[str]]:
+    """The serial it stands at, and its frames in order."""
+    return await database.run(_snapshot, conversation, encoding)
+
+
+def _snapshot(conversation: UUID, encoding: str) -> tuple[int, list[str]]:
+    if encoding == "html":
+        serial, html = fragments.snapshot(conversation)
+        return serial, [wire.control("snapshot", serial=serial, html=html)]
+    transcript = read_transcript(conversation)
+    body = as_json(transcript)
+    rest = cut_texts(body)
+    return transcript.serial, [
+        wire.control("snapshot", serial=transcript.serial, **body),
+        *(
+            wire.control("snapshot.text", message=message, part=0, offset=offset, text=text)
+            for message, offset, text in rest
+        ),
+    ]
+
+
+def cut_texts(body: dict[str, Any]) -> list[tuple[str, int, str]]:
+    """Cut what is too long out of a JSON transcript: [(message, offset, text)] to send after it, in order."""
+    rest: list[tuple[str, int, str]] = []
+    room = SNAPSHOT_TEXT
+
+    def cut(message: str, text: str) -> str:
+        nonlocal room
+        start = min(room, len(text))
+        room -= start
+        rest.extend((message, at, text[at : at + wire.MAX_TEXT]) for at in range(start, len(text), wire.MAX_TEXT))
+        return text[:start]
+
+    for turn in reversed(body["turns"]):
+        for answer in reversed(turn["answers"]):
+            answer["text"] = cut(answer["message"], answer["text"])
+        turn["parts"] = [{**part, "text": cut(turn["message"], part["text"])} for part in turn["parts"]]
+    for waiting in body["queue"]:
+        waiting["parts"] = [{**part, "text": cut(waiting["message"], part["text"])} for part in waiting["parts"]]
+    return rest
