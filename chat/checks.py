@@ -1,0 +1,167 @@
+"""What would go wrong later is said at the start: settings that cannot work, with a hint for each.
+
+Ids are stable: `chat.E…` keeps the site from starting, `chat.W…` does not. No check connects to anything.
+"""
+
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+SHORTEST_LEASE = 3.0  # seconds; leases are renewed every second, and one late renewal must not cost a run
+LONGEST_HEARTBEAT = 60.0  # seconds; common balancers end a connection that is silent for so long
+_ORIGIN = re.compile(
+    r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9._-]*[a-z0-9])?)(?::[0-9]{1,5})?\Z", re.IGNORECASE
+)
+_ABOVE_ZERO = (
+    "CHAT_CLAUDE_MAX_TOKENS",
+    "CHAT_CLAUDE_IDLE_SECONDS",
+    "CHAT_LEASE_SECONDS",
+    "CHAT_SWEEP_SECONDS",
+    "CHAT_MAX_ATTEMPTS",
+    "CHAT_HEARTBEAT_SECONDS",
+    "CHAT_POSITION_SECONDS",
+    "CHAT_SIGNALS_PER_SECOND",
+)
+_FROM_ZERO = ("CHAT_CLAUDE_RETRIES", "CHAT_DRAIN_SECONDS", "CHAT_COMMIT_SECONDS")
+
+AppConfigs = Sequence[AppConfig] | None
+
+
+@register(Tags.security)
+def who_may_call(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The key that signs sessions, and the names under which the site answers."""
+    if not settings.DEBUG:
+        if _secret_key().startswith("insecure-") or not _secret_key():
+            yield Error(
+                "SECRET_KEY is missing, or the one for development.",
+                hint="Set it to a long random text and keep it secret: sessions and all that is signed depend on it.",
+                id="chat.E001",
+            )
+        if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
+            yield Error(
+                "ALLOWED_HOSTS is empty or allows every host.",
+                hint="List the names under which the site is reached, such as ALLOWED_HOSTS=chat.example.org.",
+                id="chat.E002",
+            )
+    for origin in settings.ALLOWED_ORIGINS:
+        if not _ORIGIN.match(origin):
+            yield Error(
+                f"ALLOWED_ORIGINS has {origin!r}, which is not an origin.",
+                hint="Give scheme, host and a port that is not the usual one, without a path and without "
+                "wildcards: https://chat.example.org or http://localhost:8000.",
+                id="chat.E003",
+            )
+
+
+def _secret_key() -> str:
+    try:
+        return str(settings.SECRET_KEY)
+    except ImproperlyConfigured:  # Django's way to say that it is empty
+        return ""
+
+
+@register()
+def who_answers(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The provider of the model's tokens."""
+    name, providers = settings.CHAT_PROVIDER, settings.CHAT_PROVIDERS
+    if name not in providers:
+        yield Error(
+            f"CHAT_PROVIDER is {name!r}, which is not in CHAT_PROVIDERS.",
+            hint=f"It can be one of: {', '.join(sorted(providers))}.",
+            id="chat.E004",
+        )
+        return
+    try:
+        import_string(providers[name])
+    except ImportError as error:
+        yield Error(
+            f"The provider {name!r} cannot be imported: {error}",
+            hint=f"CHAT_PROVIDERS[{name!r}] must be the dotted path of a class. Are the requirements installed?",
+            id="chat.E005",
+        )
+    if name == "claude" and not (settings.ANTHROPIC_API_KEY or _key_of_the_sdk()):
+        yield Error(
+            "CHAT_PROVIDER is claude, but there is no key for it.",
+            hint="Set ANTHROPIC_API_KEY, or CHAT_PROVIDER=scripted for a demonstration without a model.",
+            id="chat.E006",
+        )
+    if name == "scripted" and not settings.DEBUG:
+        yield checks.Warning(
+            "The scripted provider answers: it only says what it is told.",
+            hint="Set ANTHROPIC_API_KEY (and CHAT_PROVIDER=claude) to get answers from a model.",
+            id="chat.W001",
+        )
+
+
+def _key_of_the_sdk() -> str | None:
+    """What the `anthropic` package finds by itself if it is given nothing."""
+    return os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
+
+
+@register()  # not as a database check: those run only when a database is named
+def what_sqlite_needs(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """How SQLite begins a transaction."""
+    for alias, database in settings.DATABASES.items():
+        options = database.get("OPTIONS", {})
+        if database["ENGINE"].endswith("sqlite3") and options.get("transaction_mode") != "IMMEDIATE":
+            yield Error(
+                f"The SQLite database {alias!r} does not begin its transactions with IMMEDIATE.",
+                hint="Set OPTIONS['transaction_mode'] to 'IMMEDIATE': a transaction that reads and then writes "
+                "fails otherwise as soon as two do, whatever the timeout.",
+                id="chat.E007",
+            )
+
+
+@register()
+def how_news_travels(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The channel layer."""
+    backend = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
+    if not backend:
+        yield Error("There is no channel layer.", hint="Set CHANNEL_LAYERS['default'].", id="chat.E012")
+    elif backend.endswith(("InMemoryChannelLayer", "OneProcessLayer")) and not settings.DEBUG:
+        yield checks.Warning(
+            "The channel layer is in memory: only one process may serve.",
+            hint="Set REDIS_URL. Devices of another process would get what is said here seconds later, by timer.",
+            id="chat.W002",
+        )
+
+
+@register()
+def how_long_and_how_many(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """Times that fit together."""
+    for names, least in ((_ABOVE_ZERO, "more than 0"), (_FROM_ZERO, "0 or more")):
+        for name in names:
+            value = getattr(settings, name)
+            if not math.isfinite(value) or value < 0 or (value == 0 and names is _ABOVE_ZERO):
+                yield Error(
+                    f"{name} is {value}.",
+                    hint=f"It must be {least}. docs/settings.md says what it does.",
+                    id="chat.E008",
+                )
+    if settings.CHAT_LEASE_SECONDS < SHORTEST_LEASE:
+        yield Error(
+            f"CHAT_LEASE_SECONDS is {settings.CHAT_LEASE_SECONDS}: a busy process would lose its runs.",
+            hint=f"Leases are renewed every second. Give them {SHORTEST_LEASE:g} seconds or more.",
+            id="chat.E009",
+        )
+    if settings.CHAT_SWEEP_SECONDS >= settings.CHAT_LEASE_SECONDS:
+        yield Error(
+            "CHAT_SWEEP_SECONDS is not shorter than CHAT_LEASE_SECONDS.",
+            hint="A run whose process died would be found late. Sweep several times in a lease.",
+            id="chat.E010",
+        )
+    if settings.CHAT_HEARTBEAT_SECONDS >= LONGEST_HEARTBEAT:
+        yield Error(
+            f"CHAT_HEARTBEAT_SECONDS is {settings.CHAT_HEARTBEAT_SECONDS}: balancers would end quiet connections.",
+            hint=f"Keep it well below {LONGEST_HEARTBEAT:g} seconds; 20 is good.",
+            id="chat.E011",
+        )

@@ -1,0 +1,23 @@
+"""Where the doors are. Everything else over HTTP is the pages'."""
+
+from typing import Any
+
+from django.urls import path, re_path
+
+from chat.transport.doors import events
+from chat.transport.post import signals
+from chat.transport.websocket import ConversationConsumer, Nowhere
+
+websocket_urlpatterns = [
+    path("ws/conversations/<uuid:conversation>/", ConversationConsumer.as_asgi()),
+    re_path("", Nowhere.as_asgi()),
+]
+
+
+def with_pages(pages: Any) -> list[Any]:
+    """The HTTP doors, and `pages` for every other address. They are ASGI applications, which Django's types forbid."""
+    doors: list[tuple[str, Any]] = [("events", events), ("signals", signals)]
+    return [
+        *(path(f"api/conversations/<uuid:conversation>/{name}", door) for name, door in doors),
+        re_path("", pages),
+    ]

@@ -1,0 +1,80 @@
+"""daphne with a beginning, an end, and a short way for a frame that goes to many.
+
+daphne tells an application neither that the process begins nor that it ends: on SIGTERM it drops every socket
+without a close frame. And it frames each message for each socket anew, with log arguments made for nobody.
+"""
+
+import asyncio
+from functools import lru_cache, partial
+from typing import Any
+
+from autobahn.websocket.protocol import PreparedMessage
+from daphne.server import Server
+from twisted.internet import defer, reactor
+
+from chat import host
+from chat.transport.websocket import SEND_FRAME
+
+
+class DrainingServer(Server):  # type: ignore[misc]
+    """Starts the host before the first request, drains it before the end."""
+
+    failed = False
+
+    def __init__(self, application: Any, **options: Any) -> None:
+        super().__init__(application, ready_callable=lambda: reactor.callWhenRunning(self._begin), **options)
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        if scope["type"] == "websocket":
+            scope["extensions"] = {**scope.get("extensions", {}), SEND_FRAME: partial(_send, protocol)}
+        return super().create_application(protocol, scope)
+
+    def listen_success(self, port: Any) -> None:
+        super().listen_success(port)
+        address = port.getHost()
+        shown = f"[{address.host}]" if ":" in address.host else address.host
+        print(f"Serving on http://{shown}:{address.port}/  (stop with Ctrl-C)", flush=True)
+
+    def listen_error(self, failure: Any) -> None:
+        self.failed = True
+        super().listen_error(failure)
+
+    def kill_all_applications(self) -> Any:
+        """Called by the reactor before it shuts down, which waits for what we return."""
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._end()))
+
+    def _begin(self) -> None:
+        asyncio.ensure_future(host.running()).add_done_callback(self._stop_if_failed)
+
+    def _stop_if_failed(self, starting: "asyncio.Future[Any]") -> None:
+        if not starting.cancelled() and starting.exception() is not None:
+            self.failed = True
+            self.stop()
+
+    async def _end(self) -> None:
+        for listener in self.listeners:
+            listener.addCallback(lambda port: port and port.stopListening())
+        await host.stop()
+        applications = [details.get("application_instance") for details in self.connections.values()]
+        left = [application for application in applications if application is not None and not application.done()]
+        for application in left:
+            application.cancel()
+        if left:
+            # A task still pending when the interpreter ends can crash it.
+            await asyncio.wait(left, timeout=2)
+
+
+def _send(protocol: Any, text: str) -> None:
+    """Write one text frame to a socket; nothing if it is no longer open.
+
+    Past autobahn's own `sendMessage`, which takes longer for its log arguments than this whole function. daphne
+    negotiates no compression and queues nothing, so a frame is all there is to it.
+    """
+    if protocol.state == protocol.STATE_OPEN:
+        protocol.transport.write(_framed(text))
+
+
+@lru_cache(maxsize=16)  # the same string for every device of a conversation, one after the other
+def _framed(text: str) -> bytes:
+    framed: bytes = PreparedMessage(text.encode(), isBinary=False, applyMask=False, doNotCompress=True).payloadHybi
+    return framed

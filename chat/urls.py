@@ -1,0 +1,20 @@
+"""Where pages are."""
+
+from django.urls import include, path
+
+from chat.pages import conversations
+
+urlpatterns = [
+    path("", conversations.listing, name="conversations"),
+    path("conversations/", conversations.begin, name="begin"),
+    path("conversations/sidebar/", conversations.sidebar, name="sidebar"),
+    path("conversations/<uuid:pk>/", conversations.conversation, name="conversation"),
+    path("conversations/<uuid:pk>/older/", conversations.older, name="older"),
+    path("conversations/<uuid:pk>/answers/<uuid:run>/", conversations.answer_text, name="answer"),
+    path("conversations/<uuid:pk>/waiting/<uuid:message>/", conversations.waiting_text, name="waiting"),
+    path("conversations/<uuid:pk>/people/", conversations.add_person, name="people"),
+    path("conversations/<uuid:pk>/people/<int:user>/", conversations.change_person, name="person"),
+    path("conversations/<uuid:pk>/people/<int:user>/remove/", conversations.remove_person, name="remove"),
+    path("conversations/<uuid:pk>/leave/", conversations.leave, name="leave"),
+    path("", include("chat.pages.account_urls")),
+]

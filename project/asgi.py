@@ -1,0 +1,74 @@
+"""Where doors and app are joined: what a server imports, and how its process brings up the host."""
+
+import asyncio
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()  # first: it sets Django up for the imports below
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.sessions import CookieMiddleware
+
+from chat import host
+from chat.agent.engine import Engine
+from chat.routing import websocket_urlpatterns, with_pages
+from chat.transport.doorkeeper import Doorkeeper
+from chat.transport.origin import SameOriginOnly
+
+
+async def start_host() -> host.Host:
+    """The host of a process that serves and executes runs."""
+    made = host.Host()
+    await made.start([Engine], Doorkeeper)
+    return made
+
+
+host.provide(start_host)
+
+
+def _drain_when_told_to_end() -> None:
+    """Such a server waits for its requests to end before it says `shutdown`, and a stream does not end by itself.
+
+    So the devices are sent away as soon as the signal comes, before the server's own handler goes on.
+    """
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        theirs = signal.getsignal(number)
+        if not callable(theirs) or threading.current_thread() is not threading.main_thread():
+            continue
+
+        def told(received: int, frame: FrameType | None, theirs: Any = theirs) -> None:
+            loop.call_soon_threadsafe(lambda: asyncio.ensure_future(host.stop()))
+            theirs(received, frame)
+
+        signal.signal(number, told)
+
+
+async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """For servers that say when they start and end. Under daphne `manage.py serve` does it."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await host.running()
+            _drain_when_told_to_end()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await host.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": CookieMiddleware(URLRouter(with_pages(django_application))),
+        "websocket": SameOriginOnly(CookieMiddleware(URLRouter(websocket_urlpatterns))),
+        "lifespan": lifespan,
+    }
+)
