@@ -1,0 +1,5 @@
+/** The page that lists conversations. */
+
+import { keepFresh } from "./fresh.js";
+
+keepFresh("conversations");

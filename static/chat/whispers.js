@@ -1,0 +1,61 @@
+/** What is never stored: who is here, who is typing, what an answer is busy with. Each ends by itself. */
+
+import { byId, onChanged, page } from "./page.js";
+
+const typing = new Map(); // user → timer
+const present = new Map();
+
+/** Remember that something holds for so many seconds. */
+function hold(map, name, seconds, show) {
+  clearTimeout(map.get(name));
+  map.delete(name);
+  if (seconds > 0) map.set(name, setTimeout(() => { map.delete(name); show(); }, seconds * 1000));
+  show();
+}
+
+function showTyping() {
+  const names = [...typing.keys()];
+  const who = names.length > 2 ? `${names.length} people` : names.join(" and ");
+  byId("typing").textContent = names.length ? `${who} ${names.length === 1 ? "is" : "are"} typing…` : "";
+}
+
+function showPresent() {
+  for (const item of document.querySelectorAll("#people [data-person]")) {
+    const { person } = item.dataset;
+    item.toggleAttribute("data-online", person === page.user || present.has(person));
+  }
+}
+
+/** A frame of the ephemeral kind; others are left alone. */
+export function whisper(frame) {
+  if (frame.type === "typing" && frame.user !== page.user) hold(typing, frame.user, frame.expires_in, showTyping);
+  else if (frame.type === "presence") hold(present, frame.user, frame.online ? frame.expires_in : 0, showPresent);
+  else if (frame.type === "progress") progress(frame);
+}
+
+function progress(frame) {
+  const line = byId(`progress-${frame.run}`);
+  if (line === null) return;
+  line.textContent = frame.text;
+  setTimeout(() => { if (line.textContent === frame.text) line.textContent = ""; }, frame.expires_in * 1000);
+}
+
+const said = new Set(); // messages that are known already: the queue is drawn anew when it changes
+
+/** Who has just said something is not typing it any more. */
+function heard(root) {
+  const inside = [...root.querySelectorAll("[data-client-id]")];
+  for (const { dataset } of root.matches?.("[data-client-id]") ? [root, ...inside] : inside) {
+    if (said.has(dataset.clientId)) continue;
+    said.add(dataset.clientId);
+    hold(typing, dataset.author, 0, showTyping);
+  }
+}
+
+/** People are drawn anew when they change. */
+export function startWhispers() {
+  heard(document.body);
+  htmx.onLoad(heard);
+  onChanged(showPresent);
+  showPresent();
+}
