@@ -1,0 +1,186 @@
+"""The conversation as it reads: a small reducer over what the client delivers. Text is there ready-made."""
+
+from dataclasses import dataclass, field
+
+from chat.client import events as log
+from chat.client import frames
+from chat.client.frames import Snapshot, SnapshotTurn
+from chat.client.reader import Delivered
+
+LIVE = frozenset({"queued", "running", "waiting"})
+
+
+@dataclass(slots=True)
+class Answer:
+    """One run of a prompt. `state` is live (`queued`, `running`, `waiting`) or how it ended."""
+
+    run: str
+    message: str = ""  # its id; empty until the run starts
+    text: str = ""
+    state: str = "queued"
+    cancelling: bool = False
+    ending: log.Ending | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+
+@dataclass(slots=True)
+class Turn:
+    """What somebody said, and every answer to it, oldest first. `place` is None while it waits."""
+
+    message: str
+    user: str
+    text: str
+    place: int | None
+    client_id: str = ""
+    answers: list[Answer] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class View:
+    """`apply` what the conversation yields. Events of turns that we were not given are left out.
+
+    After a resume from a stored cursor it holds only what came since: an answer that was half written then has no
+    beginning here. Whoever wants whole texts begins with a snapshot.
+    """
+
+    title: str = ""
+    people: dict[str, str] = field(default_factory=dict)  # user → role
+    order: list[str] = field(default_factory=list)  # the waiting messages, next first
+    older: int | None = None  # there are turns before these
+    _turns: dict[str, Turn] = field(default_factory=dict)
+    _answers: dict[str, tuple[Turn, Answer]] = field(default_factory=dict)  # by run
+    _written: dict[str, Answer] = field(default_factory=dict)  # by the answer's message
+
+    @property
+    def turns(self) -> list[Turn]:
+        """What was asked and has its place, oldest first."""
+        return sorted(
+            (turn for turn in self._turns.values() if turn.place is not None), key=lambda turn: turn.place or 0
+        )
+
+    @property
+    def queue(self) -> list[Turn]:
+        """What waits, next first."""
+        return [self._turns[message] for message in self.order if message in self._turns]
+
+    def text_of(self, message: str) -> str:
+        """What a message says, somebody's or an answer's; empty if it is not known."""
+        if message in self._turns:
+            return self._turns[message].text
+        return self._written[message].text if message in self._written else ""
+
+    def answer_of(self, run: str) -> Answer | None:
+        found = self._answers.get(run)
+        return found[1] if found is not None else None
+
+    def turn_of(self, run: str) -> Turn | None:
+        found = self._answers.get(run)
+        return found[0] if found is not None else None
+
+    @property
+    def live(self) -> list[Answer]:
+        """The answers that have not ended."""
+        return [answer for _, answer in self._answers.values() if answer.is_live]
+
+    def apply(self, frame: Delivered) -> None:
+        match frame:
+            case Snapshot():
+                self._snapshot(frame)
+            case frames.SnapshotText() | log.MessageDelta() | log.MessageSnapshot():
+                self._text(frame.message, frame.offset, frame.text)
+            case log.MessageCreated():
+                self._created(frame)
+            case log.MessageEdited():
+                if frame.message in self._turns:
+                    self._turns[frame.message].text = said(frame.parts)
+            case log.MessageRemoved():
+                self._removed(frame.message)
+            case log.QueueChanged():
+                self.order = list(frame.order)
+            case log.ParticipantJoined() | log.ParticipantChanged():
+                self.people[frame.user] = frame.role
+            case log.ParticipantLeft():
+                self.people.pop(frame.user, None)
+            case log.ConversationRenamed():
+                self.title = frame.title
+            case _:
+                self._run(frame)
+
+    def _run(self, frame: Delivered) -> None:
+        match frame:
+            case log.RunQueued() if frame.message in self._turns:
+                answer = self._answer(self._turns[frame.message], frame.run)
+                answer.state, answer.ending, answer.cancelling = "queued", None, False
+            case log.RunStarted() if frame.prompt in self._turns:
+                turn = self._turns[frame.prompt]
+                self._place(turn, frame.place)
+                answer = self._answer(turn, frame.run)
+                answer.state, answer.message = "running", frame.message
+                self._written[frame.message] = answer
+            case log.RunCancelling() if frame.run in self._answers:
+                self._answers[frame.run][1].cancelling = True
+            case log.RunEnded() if frame.run in self._answers:
+                turn, answer = self._answers[frame.run]
+                self._place(turn, frame.place)
+                answer.state, answer.ending, answer.cancelling = frame.reason, frame.ending, False
+            case _:
+                pass
+
+    def _snapshot(self, frame: Snapshot) -> None:
+        self.title, self.older = frame.title, frame.older
+        self.people = {person.user: person.role for person in frame.people}
+        self._turns, self._answers, self._written = {}, {}, {}
+        for turn in frame.turns:
+            self._snapshot_turn(turn)
+        self.order = [waiting.message for waiting in frame.queue]
+        for waiting in frame.queue:
+            new = self._turns[waiting.message] = Turn(waiting.message, "", said(waiting.parts), None)
+            self._answer(new, waiting.run)
+
+    def _snapshot_turn(self, turn: SnapshotTurn) -> None:
+        new = Turn(turn.message, turn.user or "", said(turn.parts), turn.place, turn.client_id)
+        self._turns[turn.message] = new
+        for given in turn.answers:
+            answer = self._answer(new, given.run)
+            answer.message, answer.text, answer.state = given.message or "", given.text, given.state
+            answer.cancelling, answer.ending = given.cancelling, given.ending
+            if answer.message:
+                self._written[answer.message] = answer
+
+    def _created(self, frame: log.MessageCreated) -> None:
+        turn = Turn(frame.message, frame.by.user, said(frame.parts), frame.place, frame.client_id)
+        self._turns[frame.message] = turn
+        self._answer(turn, frame.run)
+        if frame.place is None and frame.message not in self.order:
+            self.order.append(frame.message)
+
+    def _text(self, message: str, offset: int, text: str) -> None:
+        holder = self._turns.get(message) or self._written.get(message)
+        if holder is not None:
+            holder.text = holder.text[:offset] + text
+
+    def _removed(self, message: str) -> None:
+        turn = self._turns.pop(message, None)
+        self.order = [other for other in self.order if other != message]
+        for answer in turn.answers if turn is not None else ():
+            self._answers.pop(answer.run, None)
+
+    def _answer(self, turn: Turn, run: str) -> Answer:
+        """The turn's answer by this run, made if it is not there."""
+        if run not in self._answers:
+            answer = Answer(run)
+            turn.answers.append(answer)
+            self._answers[run] = turn, answer
+        return self._answers[run][1]
+
+    def _place(self, turn: Turn, place: int | None) -> None:
+        turn.place = place
+        if place is not None and turn.message in self.order:
+            self.order.remove(turn.message)
+
+
+def said(parts: tuple[log.Part, ...]) -> str:
+    return "".join(part.text for part in parts)
