@@ -1,0 +1,141 @@
+"""A real server, a real Chromium, and screens for whoever is in the story."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+from tests.browser.screen import Screen
+from tests.browser.site import Site
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# A socket that can be cut, made silent (what it would send, matching a pattern, is lost) or deaf (what it would
+# receive is), or made to open with something else in its address.
+LINE = """
+const Real = WebSocket;
+const lost = (pattern, data) => pattern && new RegExp(pattern).test(data);
+window.line = { sockets: [], silent: null, deaf: null, query: "", cut: () => line.sockets.at(-1).close(3000) };
+window.WebSocket = class extends Real {
+  constructor(url, protocol) { super(url + line.query, protocol); line.sockets.push(this); }
+  send(data) { if (!lost(line.silent, data)) super.send(data); }
+  set onmessage(react) { super.onmessage = react && ((event) => lost(line.deaf, event.data) || react(event)); }
+};
+"""
+
+
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("site")).start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    """The server most stories share; each has users of its own."""
+    return shared_site
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A server to kill."""
+    made = Site(tmp_path).start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    if shutil.which(CHROMIUM) is None:
+        pytest.skip(f"NO BROWSER: {CHROMIUM} is missing, so nothing of what a person sees was tested")
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        await launched.close()
+
+
+_stories = count(1)
+
+
+class Story:
+    """One conversation of Alice's on one site. `open` gives somebody a screen of their own on it."""
+
+    def __init__(self, site: Site, browser: Browser) -> None:
+        self.site = site
+        self.browser = browser
+        self.number = next(_stories)
+        self.screens: list[Screen] = []
+        self.sessions: dict[str, str] = {}
+        self.session("alice")
+        self.conversation: str = site.call("begin", owner=self.name("alice"))
+
+    def name(self, who: str) -> str:
+        """Alice of this story: others have an Alice, too."""
+        return f"{who}{self.number}"
+
+    def session(self, who: str) -> str:
+        if who not in self.sessions:
+            self.sessions[who] = self.site.call("sign_in", name=self.name(who))
+        return self.sessions[who]
+
+    def add(self, who: str, role: str) -> None:
+        self.session(who)
+        self.site.call("add", conversation=self.conversation, name=self.name(who), role=role)
+
+    async def screen(self, who: str = "alice", **options: Any) -> Screen:
+        """A browser with nothing in it but this user's session."""
+        context = await self.browser.new_context(**options)
+        await context.add_cookies(
+            [{"name": "sessionid", "value": self.session(who), "url": self.site.url, "httpOnly": True}]
+        )
+        await context.add_init_script(LINE)
+        page = await context.new_page()
+        self.screens.append(Screen(self.site, context, page, self.name(who), self.conversation))
+        return self.screens[-1]
+
+    async def open(self, who: str = "alice", **options: Any) -> Screen:
+        """The same, with the conversation open and live."""
+        return await (await self.screen(who, **options)).open()
+
+    async def same_as_reload(self, live: Screen) -> None:
+        """What has come live is, element by element, what a fresh load shows."""
+        fresh = await self.open(live.user.rstrip("0123456789"))
+        assert await live.normalised() == await fresh.normalised()
+        await fresh.close()
+
+    def runs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.site.call("runs", conversation=self.conversation)
+        return found
+
+    def texts(self) -> list[str]:
+        found: list[str] = self.site.call("texts", conversation=self.conversation)
+        return found
+
+
+@pytest.fixture
+async def story(site: Site, browser: Browser) -> AsyncIterator[Story]:
+    told = Story(site, browser)
+    yield told
+    assert [problem for screen in told.screens for problem in screen.unexpected()] == []
+
+
+@pytest.fixture
+async def fragile_story(own_site: Site, browser: Browser) -> AsyncIterator[Story]:
+    """One whose server dies."""
+    told = Story(own_site, browser)
+    yield told
+    assert [problem for screen in told.screens for problem in screen.unexpected()] == []

@@ -1,0 +1,163 @@
+"""For a keyboard, for a small phone, for a finger, for a screen reader."""
+
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Story
+
+pytestmark = pytest.mark.browser
+
+OVERFLOWS = """() => [document.documentElement, document.getElementById("view")]
+  .some((one) => one.scrollWidth > one.clientWidth)"""
+SMALL = """() => [...document.querySelectorAll("button, select, textarea, summary, .button, .conversations a")]
+  .filter((one) => one.checkVisibility({ visibilityProperty: true, contentVisibilityAuto: true }))
+  .map((one) => [one.id || one.textContent.trim(), one.getBoundingClientRect()])
+  .filter(([, box]) => box.height && (box.height < 43.5 || box.width < 43.5)).map(([name]) => name)"""
+UNNAMED = """() => [...document.querySelectorAll("button, select, textarea, input:not([type=hidden])")]
+  .filter((one) => !(one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim()))
+  .map((one) => one.outerHTML)"""
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+async def test_a_phone_of_360_pixels_needs_no_sideways_scrolling(story: Story) -> None:
+    story.add("bob-of-the-remarkably-long-and-unbroken-name-that-no-one-expected", "editor")
+    phone = await story.open(**PHONE)
+    wide = "w" * 300
+    await phone.page.fill(
+        "#composer-text", f"/rate 0 /echo ```\n{wide}\n```\n\n| {wide} | {wide} |\n|-|-|\n| a | b |\n\n{wide}"
+    )
+    await phone.page.click("#send")
+    await phone.ended("completed")
+    assert not await phone.page.evaluate(OVERFLOWS)
+    for text in ("/rate 20 /long 900", f"waits {wide}"):
+        await phone.page.fill("#composer-text", text)
+        await phone.page.click("#send")
+    await phone.page.wait_for_selector("#queue li")
+    assert not await phone.page.evaluate(OVERFLOWS)
+    assert await phone.page.evaluate(SMALL) == []
+    await phone.page.click("#open-panel")
+    assert not await phone.page.evaluate(OVERFLOWS)
+    await phone.page.click("#panel .close")
+    await phone.page.click("#open-drawer")
+    await phone.page.wait_for_selector("#sidebar .brand", state="visible")
+    assert await phone.page.evaluate(SMALL) == []
+    await phone.page.keyboard.press("Escape")
+    assert await phone.page.evaluate("document.activeElement.id") == "open-drawer"
+    await phone.page.goto(f"{story.site.url}/")
+    assert await phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_enter_is_a_new_line_on_a_touch_keyboard(story: Story) -> None:
+    phone = await story.open(**PHONE)
+    await phone.page.fill("#composer-text", "one")
+    await phone.page.press("#composer-text", "Enter")
+    assert await phone.draft() == "one\n"
+
+
+async def test_shift_and_enter_is_a_new_line_and_enter_sends(story: Story) -> None:
+    laptop = await story.open()
+    await laptop.page.fill("#composer-text", "/echo one")
+    await laptop.page.press("#composer-text", "Shift+Enter")
+    await laptop.page.locator("#composer-text").press_sequentially("two")
+    await laptop.page.press("#composer-text", "Enter")
+    await laptop.ended("completed")
+    assert await laptop.draft() == ""
+    assert await laptop.prompts() == ["/echo one\ntwo"]
+
+
+async def test_everything_can_be_done_from_the_keyboard(story: Story) -> None:
+    laptop = await story.open()
+    keyboard = laptop.page.keyboard
+
+    async def tab_to(selector: str) -> None:
+        for _ in range(60):
+            await keyboard.press("Tab")
+            if await laptop.page.evaluate(f"document.activeElement.matches({selector!r})"):
+                outline = await laptop.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none" or selector == "#composer-text", (
+                    f"{selector} does not show that it has the focus"
+                )
+                return
+        raise AssertionError(f"Tab never comes to {selector}")
+
+    await tab_to(".skip")
+    await keyboard.press("Enter")
+    assert await laptop.page.evaluate("document.activeElement.id") == "composer-text"
+    await keyboard.type("/rate 50 /long 5000")
+    await keyboard.press("Enter")
+    await laptop.has_said(20)
+    await keyboard.type("waits")
+    await keyboard.press("Enter")
+    await laptop.page.wait_for_selector("#queue li")
+    await tab_to("#queue [data-edit]")
+    await keyboard.press("Enter")
+    assert await laptop.page.evaluate("document.activeElement.id") == "editor-text"
+    await keyboard.press("Escape")
+    assert await laptop.page.evaluate("'edit' in document.activeElement.dataset")
+    await tab_to("#queue [data-signal='queue.remove']")
+    await keyboard.press("Enter")
+    await laptop.page.wait_for_selector("#queue", state="hidden")
+    await tab_to(".run-bar .stop")
+    await keyboard.press("Enter")
+    await laptop.ended("cancelled")
+    assert await laptop.page.evaluate("document.activeElement !== document.body")
+    await tab_to("#open-panel")
+    await keyboard.press("Enter")
+    await tab_to("#details summary")
+    await keyboard.press("Enter")
+    await laptop.shows("#detail-epoch", await laptop.page.get_attribute("body", "data-epoch") or "")
+
+
+async def test_beginnings_and_ends_are_announced_and_nothing_else(story: Story) -> None:
+    laptop = await story.open()
+    await laptop.page.evaluate(
+        """() => { window.said = [];
+        const line = document.getElementById("announce");
+        new MutationObserver(() => window.said.push(line.textContent)).observe(line, {childList: true}); }"""
+    )
+    await laptop.say("/rate 100 /long 30")
+    await laptop.ended("completed")
+    await laptop.say("/rate 50 /long 5000")
+    await laptop.has_said(30)
+    await laptop.page.click(".run-bar .stop")
+    await laptop.ended("completed", "cancelled")
+    said = await laptop.page.evaluate("window.said")
+    assert said == ["Answer started.", "Answer finished.", "Answer started.", "Answer stopped."]
+    assert await laptop.count("[aria-live]") == 1
+
+
+async def test_every_control_has_a_name(story: Story) -> None:
+    story.add("bob", "editor")
+    laptop = await story.open()
+    await laptop.say("/rate 50 /long 5000")
+    await laptop.has_said(10)
+    await laptop.say("waits")
+    await laptop.page.wait_for_selector("#queue li")
+    assert await laptop.page.evaluate(UNNAMED) == []
+
+
+async def test_code_can_be_copied(story: Story) -> None:
+    laptop = await story.open()
+    await laptop.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await laptop.say("/rate 0 /echo x\n\n```python\nprint('<a & b>')\n```")
+    await laptop.ended("completed")
+    await laptop.page.click("button.copy")
+    await laptop.shows("button.copy", "Copied")
+    assert await laptop.page.evaluate("navigator.clipboard.readText()") == "print('<a & b>')\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("/rate 0 /max", "length limit"),
+        ("/rate 0 /refuse", "declined"),
+        ("/rate 0 /lost", "Interrupted."),
+        ("/rate 0 /fail overloaded", "Failed."),
+    ],
+)
+async def test_how_an_answer_ended_is_said_in_words(story: Story, said: str, words: str) -> None:
+    laptop = await story.open()
+    await laptop.say(said)
+    await laptop.shows(".how", words)
+    await story.same_as_reload(laptop)

@@ -1,0 +1,120 @@
+"""What every test shares: the cast, and a host as a server process has it."""
+
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import SyncToAsync
+from django.contrib.auth.models import User
+from django.db import connections
+from pytest_django import Settings
+
+from chat import host as hosts
+from chat.models import Conversation
+from project import asgi
+from tests.device import Device
+from tests.doors import DOORS
+from tests.providers import PROVIDERS, Call, Recording
+
+pytest_plugins = ["tests.strict"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_connection_left(django_db_setup: None) -> Iterator[None]:
+    """`sync_to_async` has a thread of its own, whose connection would keep the test database from being dropped."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+
+
+@pytest.fixture
+def alice(transactional_db: None) -> User:
+    """The owner."""
+    return User.objects.create_user("alice", password="alice-says-hello")
+
+
+@pytest.fixture
+def bob(transactional_db: None) -> User:
+    """Her guest."""
+    return User.objects.create_user("bob", password="bob-says-hello")
+
+
+@pytest.fixture
+def charlie(transactional_db: None) -> User:
+    """The stranger."""
+    return User.objects.create_user("charlie", password="charlie-says-hello")
+
+
+@pytest.fixture
+def tuned(request: pytest.FixtureRequest, settings: Settings) -> None:
+    """Settings that must stand before the host starts: see `with_settings`."""
+    changes: dict[str, Any] = getattr(request, "param", {})
+    for name, value in {"CHAT_DRAIN_SECONDS": 0.2, **changes}.items():
+        setattr(settings, name, value)
+
+
+def with_settings(**changes: Any) -> pytest.MarkDecorator:
+    """Mark a test whose host, engine and conversation need other settings than the usual."""
+    return pytest.mark.parametrize("tuned", [changes], indirect=True, ids=[""])
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The test must not log an error, nor leave a task whose exception nobody has looked at."""
+    yield
+    gc.collect()
+    errors = [record for when in ("setup", "call") for record in caplog.get_records(when)]
+    told = [record.getMessage() for record in errors if record.levelno >= logging.ERROR]
+    assert told == []
+
+
+@pytest.fixture
+def calls(tuned: None, settings: Settings) -> list[Call]:
+    """What the provider is asked, of every conversation this test begins."""
+    settings.CHAT_PROVIDERS = PROVIDERS
+    settings.CHAT_PROVIDER = "recording"
+    Recording.calls.clear()
+    return Recording.calls
+
+
+@pytest.fixture
+def conversation(tuned: None, alice: User) -> Conversation:
+    """Alice's."""
+    return Conversation.begin(alice)
+
+
+@pytest.fixture
+async def host(tuned: None, transactional_db: None) -> AsyncIterator[hosts.Host]:
+    """The host of this process, engine and all, on the test's event loop."""
+    hosts.provide(asgi.start_host)
+    yield await hosts.running()
+    await hosts.stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of a module that says OVER_EVERY_DOOR run over each, unless they are about the socket itself."""
+    if "door" in metafunc.fixturenames and getattr(metafunc.module, "OVER_EVERY_DOOR", False):
+        only = metafunc.definition.get_closest_marker("over_websocket")
+        others = [] if only else [pytest.param(door, marks=pytest.mark.over_http) for door in DOORS[1:]]
+        metafunc.parametrize("door", [DOORS[0], *others], indirect=True)
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest) -> str:
+    """How the devices of a test come in."""
+    return str(getattr(request, "param", DOORS[0]))
+
+
+@pytest.fixture
+async def device(host: hosts.Host, door: str) -> AsyncIterator[Callable[..., Device]]:
+    """Make devices; they are disconnected when the test ends."""
+    made: list[Device] = []
+
+    def make(user: User, conversation: Conversation, **options: str) -> Device:
+        made.append(Device(user, conversation, **{"door": door, **options}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.disconnect()

@@ -1,0 +1,159 @@
+"""What a program makes of frames: the plainest possible reader of the protocol, and the judge of I1.
+
+`apply` raises AssertionError at the first gap, repeat or reordering.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class View:
+    """A conversation as one device knows it. Equal views mean equal knowledge."""
+
+    cursor: int = -1
+    title: str = ""
+    messages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    people: dict[str, str] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    partial: bool = False  # we were given the newest turns only
+
+    def apply(self, frame: dict[str, Any]) -> bool:
+        """Take in a frame. False: it was nothing new, or carries no serial."""
+        if frame["type"] == "snapshot":
+            self._snapshot(frame)
+            return True
+        if frame["type"] == "snapshot.text":
+            self._text(frame)
+            return True
+        if "serial" not in frame or "after" not in frame:
+            return False
+        assert self.cursor >= 0, f"an event before the snapshot: {frame}"
+        assert frame["after"] < frame["serial"], f"an empty range: {frame}"
+        if frame["serial"] <= self.cursor:
+            raise AssertionError(f"a repeat: {frame['after']}..{frame['serial']}, we are at {self.cursor}")
+        if frame["after"] > self.cursor:
+            raise AssertionError(f"a gap: {frame['after']}..{frame['serial']}, we are at {self.cursor}")
+        for event in frame["events"] if frame["type"] == "batch" else [frame]:
+            self._event(event)
+        self.cursor = frame["serial"]
+        return True
+
+    def text_of(self, run: str) -> str:
+        """What the run's answer says; nothing while the run is unknown or has not started."""
+        message = self.runs.get(run, {}).get("answer")
+        return self.messages[message]["text"] if message else ""
+
+    def state_of(self, run: str) -> str:
+        """The run's state; empty while it is unknown: an ack can be faster than the event."""
+        return str(self.runs.get(run, {}).get("state", ""))
+
+    def comparable(self) -> dict[str, Any]:
+        """Everything two devices must agree on."""
+        return {
+            "cursor": self.cursor,
+            "title": self.title,
+            "messages": self.messages,
+            "runs": self.runs,
+            "people": self.people,
+            "order": [message for message in self.order if self.messages[message]["place"] is None],
+        }
+
+    def _snapshot(self, frame: dict[str, Any]) -> None:
+        self.cursor, self.title = frame["serial"], frame["title"]
+        self.messages, self.runs, self.order, self.partial = {}, {}, [], frame["older"] is not None
+        self.people = {person["user"]: person["role"] for person in frame["people"]}
+        for turn in frame["turns"]:
+            text = "".join(part["text"] for part in turn["parts"])
+            self.messages[turn["message"]] = {"role": "user", "text": text, "place": turn["place"]}
+            for answer in turn["answers"]:
+                if answer["message"]:
+                    self.messages[answer["message"]] = {
+                        "role": "assistant",
+                        "text": answer["text"],
+                        "place": turn["place"],
+                    }
+                run = {"state": answer["state"], "prompt": turn["message"], "answer": answer["message"]}
+                if answer["ending"]:
+                    run["by"] = answer["ending"]["by"]
+                    run["error"] = answer["ending"]["error"]
+                run["cancelling"] = answer["cancelling"]
+                self.runs[answer["run"]] = run
+        for waiting in frame["queue"]:
+            text = "".join(part["text"] for part in waiting["parts"])
+            self.messages[waiting["message"]] = {"role": "user", "text": text, "place": None}
+            self.runs[waiting["run"]] = {
+                "state": "queued",
+                "prompt": waiting["message"],
+                "answer": None,
+                "cancelling": False,
+            }
+            self.order.append(waiting["message"])
+
+    def _text(self, event: dict[str, Any]) -> None:
+        message = self.messages[event["message"]]
+        assert event["offset"] <= len(message["text"]), f"a hole in the text: {event}"
+        message["text"] = message["text"][: event["offset"]] + event["text"]
+
+    def _event(self, event: dict[str, Any]) -> None:
+        run, message = event.get("run", ""), event.get("message", "")
+        if self.partial and self._is_of_an_older_turn(event):
+            return
+        match event["type"]:
+            case "message.created":
+                text = "".join(part["text"] for part in event["parts"])
+                assert message not in self.messages, "a message twice"
+                self.messages[message] = {"role": event["role"], "text": text, "place": event["place"]}
+                self.runs[run] = {"state": "queued", "prompt": message, "answer": None, "cancelling": False}
+                if event["place"] is None:
+                    self.order.append(message)
+            case "message.delta" | "message.snapshot":
+                self._text(event)
+            case "message.edited":
+                self.messages[message]["text"] = "".join(part["text"] for part in event["parts"])
+            case "message.removed":
+                prompt = self.messages.pop(message)
+                assert prompt["place"] is None
+                self.order.remove(message)
+                self.runs = {key: value for key, value in self.runs.items() if value["prompt"] != message}
+            case "queue.changed":
+                self.order = event["order"]
+            case "run.queued":
+                known = self.runs.setdefault(run, {"prompt": message, "answer": None, "cancelling": False})
+                known["state"] = "queued"
+            case "run.started":
+                self._place(event["prompt"], event["place"])
+                self.runs[run].update(state="running", answer=message)
+                if message not in self.messages:
+                    self.messages[message] = {"role": "assistant", "text": "", "place": event["place"]}
+            case "run.cancelling":
+                self.runs[run]["cancelling"] = True
+            case "run.ended":
+                assert event["length"] == len(self.text_of(run)), "not the text that was written"
+                assert self.runs[run]["state"] in {"queued", "running", "waiting"}, f"ended twice: {event}"
+                self._place(event["prompt"], event["place"])
+                self.runs[run].update(state=event["reason"], by=event["by"], error=event["error"], cancelling=False)
+            case "participant.joined" | "participant.changed":
+                self.people[event["user"]] = event["role"]
+            case "participant.left":
+                self.people.pop(event["user"], None)
+            case "conversation.renamed":
+                self.title = event["title"]
+            case unknown:
+                raise AssertionError(f"an event nobody told the reader about: {unknown}")
+
+    def _is_of_an_older_turn(self, event: dict[str, Any]) -> bool:
+        match event["type"]:
+            case "run.queued":
+                return event["message"] not in self.messages
+            case "run.started" | "run.ended":
+                return event["prompt"] not in self.messages
+            case "run.cancelling" | "message.delta" | "message.snapshot":
+                return event["run"] not in self.runs
+        return False
+
+    def _place(self, prompt: str, place: int | None) -> None:
+        self.messages[prompt]["place"] = place
+        if prompt in self.order and place is not None:
+            self.order.remove(prompt)

@@ -1,0 +1,117 @@
+"""A real server process with a database of its own, to be killed, frozen and started again by tests and benches."""
+
+import asyncio
+import os
+import re
+import signal
+import ssl
+import sys
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+LISTENING = re.compile(rb"(?:Serving on|Uvicorn running on) http://[^:]+:(\d+)")
+
+
+class Server:
+    """`async with Server(folder) as server`; then `kill()`, `terminate()`, and `start()` again on the same port."""
+
+    def __init__(self, folder: Path, *, kind: str = "daphne", **environment: str) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.port = 0
+        self.tls: ssl.SSLContext | None = None
+        self.output = ""
+        self.process: asyncio.subprocess.Process | None = None
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "VAR_DIR": str(folder),
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+            "DEBUG": "1",
+            **environment,
+        }
+        self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> "Server":
+        self.folder.mkdir(exist_ok=True)
+        await self.manage("migrate", "--verbosity", "0")
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.kill()
+
+    async def manage(self, *arguments: str, stdin: str = "") -> str:
+        """Run a management command on the server's database and return what it prints."""
+        process = await asyncio.create_subprocess_exec(
+            PYTHON,
+            "manage.py",
+            *arguments,
+            cwd=ROOT,
+            env=self.environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate(stdin.encode())
+        assert process.returncode == 0, output.decode()
+        return output.decode()
+
+    async def python(self, code: str) -> str:
+        """Run Python with the app set up, on the server's database, and return what it prints."""
+        return await self.manage("shell", "--verbosity", "0", "--command", code)
+
+    async def start(self) -> None:
+        """Start, on the port of the last start if there was one, and wait until it listens."""
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        # uvicorn closes what is open at its end only after this long; the doors are to be faster.
+        uvicorn = ["-m", "uvicorn", "project.asgi:application", "--timeout-graceful-shutdown", "30", "--no-access-log"]
+        self.process = await asyncio.create_subprocess_exec(
+            PYTHON,
+            *(uvicorn if self.kind == "uvicorn" else ["manage.py", "serve"]),
+            *address,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            while (found := LISTENING.search(line := await self.process.stdout.readline())) is None:
+                assert line, f"the server ended: {self.output}"
+                self.output += line.decode()
+        self.port = int(found[1])
+        self._draining = asyncio.create_task(self._collect(self.process.stdout))
+
+    async def _collect(self, stream: asyncio.StreamReader) -> None:
+        while line := await stream.readline():
+            self.output += line.decode()
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is said, nothing is cleaned up."""
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        """SIGTERM, as a deploy does; returns the exit code."""
+        return await self._end(signal.SIGTERM)
+
+    async def _end(self, how: signal.Signals) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        code = await self.process.wait()
+        if self._draining is not None:
+            await self._draining
+            self._draining = None
+        return code

@@ -1,0 +1,445 @@
+"""What staff see: fast whatever the tables hold, nothing to edit by hand, and verbs that do what they say."""
+
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.conf import LazySettings
+from django.contrib.auth.models import Permission, User
+from django.contrib.staticfiles import finders
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from chat import host as hosts
+from chat.admin import COUNTED, id_range
+from chat.agent import engine as engines
+from chat.agent.provider import ProviderEvent, Turn
+from chat.agent.scripted import Scripted
+from chat.models import Conversation, Event, Message, Participant, Role, Run
+from chat.models import Device as DeviceRow
+from chat.models.run import LIVE, State
+from chat.transport.close import Close
+from tests.device import Device, until
+
+Make = Callable[..., Device]
+SOON = 2.0  # seconds; a second is promised, and another one is for a busy machine
+MODELS: dict[str, type[Model]] = {
+    "conversation": Conversation,
+    "participant": Participant,
+    "device": DeviceRow,
+    "message": Message,
+    "run": Run,
+    "event": Event,
+}
+LISTS = list(MODELS)
+
+
+@pytest.fixture(autouse=True)
+def no_recheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer: who is sent away was sent away by an announcement."""
+    monkeypatch.setattr(hosts, "RECHECK_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def staff(transactional_db: None) -> Client:
+    """Who may do everything, as far as anybody may."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("root", password="root-says-hello"))
+    return client
+
+
+@pytest.fixture
+def talk(conversation: Conversation, alice: User, bob: User) -> Conversation:
+    """Alice's conversation with Bob in it, one run running and one waiting."""
+    by = Participant.objects.get(user=alice)
+    conversation.add(by=by, user=bob, role=Role.EDITOR)
+    laptop = DeviceRow.seen(alice, uuid4(), "Laptop")
+    conversation.send(by=by, text="First <b>question</b>", client_id=uuid4(), device=laptop)
+    assert len(Run.claim(conversation, "worker:1")) == 1
+    conversation.send(by=by, text="Second question", client_id=uuid4(), device=laptop)
+    return conversation
+
+
+def page(client: Client, model: str, **query: str) -> str:
+    answer = client.get(reverse(f"admin:chat_{model}_changelist"), query)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def rows_of(html: str) -> int:
+    body = re.search(r"<tbody>(.*?)</tbody>", html, re.DOTALL)
+    return body[1].count("<tr") if body else 0
+
+
+def act(client: Client, model: str, action: str, *ids: Any) -> list[str]:
+    """Run an action on rows and return what it said."""
+    data = {"action": action, "_selected_action": [str(pk) for pk in ids]}
+    answer = client.post(reverse(f"admin:chat_{model}_changelist"), data, follow=True)
+    assert answer.status_code == 200
+    return [str(message) for message in answer.context["messages"]]
+
+
+# --- lists --------------------------------------------------------------------------------------------------
+
+
+def fill(count: int, *, people: int = 0) -> None:
+    """So many more of everything, each in a conversation of its own and of another user (or of so many users)."""
+    now = timezone.now()
+    new = User.objects.bulk_create(User(username=f"user-{uuid4().hex[:12]}") for _ in range(people or count))
+    users = [new[n % len(new)] for n in range(count)]
+    made = Conversation.objects.bulk_create(Conversation(title=f"Talk {n}", head=1) for n in range(count))
+    Participant.objects.bulk_create(
+        Participant(conversation=c, user=u, role=Role.OWNER) for c, u in zip(made, users, strict=True)
+    )
+    DeviceRow.objects.bulk_create(DeviceRow(user=user, name="Phone") for user in users)
+    parts = [{"type": "text", "text": "Hello " * 50, "state": "done"}]
+    said = Message.objects.bulk_create(
+        Message(conversation=c, role="user", author=u, parts=parts, place=1, created_serial=1)
+        for c, u in zip(made, users, strict=True)
+    )
+    Run.objects.bulk_create(
+        Run(conversation=m.conversation, prompt=m, position=1, provider="scripted", requested_by=m.author) for m in said
+    )
+    Event.objects.bulk_create(Event(conversation=c, serial=1, kind="message.created", created_at=now) for c in made)
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_a_list_asks_as_much_of_the_database_for_25_rows_as_for_50(staff: Client, model: str) -> None:
+    counts = []
+    for _ in range(2):
+        fill(25)
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
+            shown = rows_of(page(staff, model))
+        counts.append((shown, len(captured)))
+    assert [shown for shown, _ in counts] == [25, 50]
+    assert counts[0][1] == counts[1][1]
+    # The session, the user, the count, the page; two prefetches of conversations, two counts of runs.
+    assert counts[0][1] == 4 + {"conversation": 2, "run": 2}.get(model, 0)
+
+
+def test_a_long_table_is_never_counted_to_its_end(staff: Client) -> None:
+    fill(1)
+    with CaptureQueriesContext(connection) as captured:
+        page(staff, "event")
+    counting = [query["sql"] for query in captured if "COUNT(" in query["sql"]]
+    assert len(counting) == 1
+    assert f"LIMIT {COUNTED}" in counting[0]
+    assert "_facets" not in page(staff, "event")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_lists_of_more_than_20_000_rows_open_at_once(staff: Client) -> None:
+    fill(20_100, people=1)
+    for model in LISTS:
+        began = timezone.now()
+        html = page(staff, model)
+        assert timezone.now() - began < timedelta(seconds=1.5), model
+        assert rows_of(html) == 50
+        assert f"the first {COUNTED}" in html
+
+
+def test_everything_is_found_by_its_id_or_the_first_digits_of_it(staff: Client, talk: Conversation) -> None:
+    fill(3)
+    run = Run.objects.get(conversation=talk, state=State.RUNNING)
+    for term in (str(talk.pk), talk.pk.hex, talk.pk.hex[:8], str(talk.pk)[:11], f" {talk.pk.hex[:8].upper()} "):
+        assert rows_of(page(staff, "conversation", q=term)) == 1
+        assert rows_of(page(staff, "run", q=term)) == 2
+        assert rows_of(page(staff, "message", q=term)) == 3
+        assert rows_of(page(staff, "participant", q=term)) == 2
+        assert rows_of(page(staff, "event", q=term)) == talk_head(talk)
+    assert rows_of(page(staff, "run", q=run.pk.hex[:12])) == 1
+    assert rows_of(page(staff, "device", q=str(DeviceRow.objects.filter(name="Laptop").get().pk))) == 1
+
+
+def talk_head(conversation: Conversation) -> int:
+    return Event.objects.filter(conversation=conversation).count()
+
+
+def test_what_is_no_id_is_searched_as_words(staff: Client, talk: Conversation) -> None:
+    assert rows_of(page(staff, "conversation", q="first")) == 1
+    assert rows_of(page(staff, "conversation", q="question")) == 0
+    assert rows_of(page(staff, "participant", q="ali")) == 1
+    assert rows_of(page(staff, "message", q="alice")) == 2
+    for term in ("zz", "abc", "g" * 32, "a" * 33, "--------", "\0", "'; --"):
+        assert id_range(term) is None
+        page(staff, "conversation", q=term)
+
+
+def test_every_page_opens_for_every_row(staff: Client, talk: Conversation) -> None:
+    for model, rows in MODELS.items():
+        for row in rows._default_manager.all():
+            answer = staff.get(reverse(f"admin:chat_{model}_change", args=[row.pk]))
+            assert answer.status_code == 200
+            assert 'name="_save"' not in answer.content.decode()
+    html = staff.get(reverse("admin:chat_conversation_change", args=[talk.pk])).content.decode()
+    for model in ("message", "run", "event"):
+        link = f"{reverse(f'admin:chat_{model}_changelist')}?conversation__exact={talk.pk}"
+        assert link in html
+        assert rows_of(staff.get(link).content.decode()) > 0
+
+
+# --- nothing by hand ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_nothing_is_added_or_edited_by_hand(staff: Client, talk: Conversation, model: str) -> None:
+    assert staff.get(reverse(f"admin:chat_{model}_add")).status_code == 403
+    assert staff.post(reverse(f"admin:chat_{model}_add"), {}).status_code == 403
+    manager: Any = MODELS[model]._default_manager
+    pk = manager.first().pk
+    before = manager.filter(pk=pk).values().get()
+    answer = staff.post(reverse(f"admin:chat_{model}_change", args=[pk]), {"title": "x", "role": "viewer", "kind": "x"})
+    assert answer.status_code == 403
+    assert manager.filter(pk=pk).values().get() == before
+
+
+@pytest.mark.parametrize("model", ["participant", "device", "message", "run", "event"])
+def test_nothing_but_a_whole_conversation_is_deleted(staff: Client, talk: Conversation, model: str) -> None:
+    manager: Any = MODELS[model]._default_manager
+    ids = list(manager.values_list("pk", flat=True))
+    assert staff.post(reverse(f"admin:chat_{model}_delete", args=[ids[0]]), {"post": "yes"}).status_code == 403
+    data = {"action": "delete_selected", "_selected_action": [str(pk) for pk in ids], "post": "yes"}
+    staff.post(reverse(f"admin:chat_{model}_changelist"), data)
+    assert manager.count() == len(ids)
+
+
+def test_a_user_with_conversations_is_not_deleted_but_can_be_deactivated(
+    staff: Client, talk: Conversation, bob: User
+) -> None:
+    url = reverse("admin:auth_user_delete", args=[bob.pk])
+    assert "participant" in staff.get(url).content.decode()
+    assert staff.post(url, {"post": "yes"}).status_code == 403
+    data = {"action": "delete_selected", "_selected_action": [str(bob.pk)], "post": "yes"}
+    staff.post(reverse("admin:auth_user_changelist"), data)
+    assert User.objects.filter(pk=bob.pk).exists()
+    assert talk.participants.count() == 2
+
+
+def test_who_may_only_look_is_offered_no_action(talk: Conversation) -> None:
+    viewer = User.objects.create_user("viewer", password="viewer-says-hello", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    client.force_login(viewer)
+    run = Run.objects.get(state=State.RUNNING)
+    for model in LISTS:
+        assert '<select name="action"' not in page(client, model)
+    act(client, "run", "cancel", run.pk)
+    run.refresh_from_db()
+    assert run.cancel_requested_at is None
+    assert client.post(reverse("admin:chat_conversation_delete", args=[talk.pk]), {"post": "yes"}).status_code == 403
+
+
+def test_people_who_are_not_staff_see_nothing(talk: Conversation, alice: User) -> None:
+    client = Client()
+    client.force_login(alice)
+    for model in LISTS:
+        assert client.get(reverse(f"admin:chat_{model}_changelist")).status_code == 302
+
+
+# --- the policy of the browser ------------------------------------------------------------------------------
+
+
+def test_no_page_has_a_script_or_style_that_the_policy_forbids(staff: Client, talk: Conversation) -> None:
+    urls = [reverse("admin:index"), reverse("admin:chat_conversation_delete", args=[talk.pk])]
+    urls += [reverse(f"admin:chat_{model}_changelist") for model in LISTS]
+    urls += [reverse("admin:chat_conversation_change", args=[talk.pk])]
+    urls += [reverse("admin:auth_user_changelist"), reverse("admin:auth_user_add")]
+    for url in urls:
+        answer = staff.get(url)
+        html = answer.content.decode()
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", html), url
+        for script in re.findall(r"<script[^>]*>", html):
+            assert " src=" in script, (url, script)
+
+
+def test_the_style_sheet_of_the_status_labels_is_there(staff: Client) -> None:
+    assert "chat/admin.css" in page(staff, "run")
+    assert finders.find("chat/admin.css")
+
+
+# --- runs ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_live_and_what_is_stuck_is_seen_at_a_glance(staff: Client, talk: Conversation) -> None:
+    running = Run.objects.get(state=State.RUNNING)
+    html = page(staff, "run")
+    assert "2 live</a>" in html
+    assert "0 stuck</a>" in html
+    assert re.search(r'<span class="run-status running">running</span> lease \d+ s', html)
+    assert re.search(r'<span class="run-status queued">queued</span> for \d+ s', html)
+    assert (rows_of(page(staff, "run", now="live")), rows_of(page(staff, "run", now="stuck"))) == (2, 0)
+
+    Run.objects.filter(pk=running.pk).update(lease_until=timezone.now() - timedelta(seconds=42))
+    html = page(staff, "run", now="stuck")
+    assert rows_of(html) == 1
+    assert "1 stuck</a>" in html
+    assert re.search(r'<span class="run-status stuck">stuck</span> lease lapsed 4\d s ago', html)
+
+
+def test_selected_runs_are_cancelled_by_name_and_each_outcome_is_told(staff: Client, talk: Conversation) -> None:
+    running, queued = Run.objects.get(state=State.RUNNING), Run.objects.get(state=State.QUEUED)
+    said = act(staff, "run", "cancel", running.pk, queued.pk)
+    assert sorted(said) == ["1 run: cancelled", "1 run: cancelling"]
+    by = {"user": "root", "device": None, "device_name": "admin"}
+    for run in (running, queued):
+        run.refresh_from_db()
+        assert run.cancelled_by == by
+    assert rows_of(page(staff, "run", now="stopping")) == 1
+    assert running.end(State.COMPLETED, running.attempt)
+    said = act(staff, "run", "cancel", running.pk, queued.pk)
+    assert said == ["2 runs: already ended"]
+    last = Event.objects.filter(run_id=running.pk, kind="run.ended").get()
+    assert last.payload["by"] == by
+
+
+async def test_a_run_cancelled_here_ends_on_the_devices(
+    staff: Client, device: Make, alice: User, conversation: Conversation
+) -> None:
+    laptop = await (await device(alice, conversation).connect()).synced()
+    ack = await laptop.ask("/rate 200 /long 100000")
+    await until(lambda: laptop.view.runs[ack["run"]]["answer"])
+    await sync_to_async(act)(staff, "run", "cancel", ack["run"])
+    ended = await laptop.ended(ack["run"])
+    assert (ended["state"], ended["by"]["user"], ended["by"]["device_name"]) == ("cancelled", "root", "admin")
+
+
+# --- devices and people -------------------------------------------------------------------------------------
+
+
+async def test_a_device_revoked_here_is_sent_away(
+    staff: Client, device: Make, alice: User, conversation: Conversation
+) -> None:
+    laptop = await (await device(alice, conversation).connect()).synced()
+    phone = await (await device(alice, conversation).connect()).synced()
+    assert await sync_to_async(act)(staff, "device", "revoke", phone.id) == ["Devices revoked: 1"]
+    await until(lambda: phone.closed == Close.REVOKED, deadline=SOON)
+    assert laptop.closed is None
+    assert await sync_to_async(act)(staff, "device", "revoke", phone.id) == ["Devices revoked: 0"]
+
+
+async def test_who_is_removed_here_is_sent_away_and_the_log_says_so(
+    staff: Client, device: Make, alice: User, bob: User, talk: Conversation
+) -> None:
+    his, hers = await (await device(bob, talk).connect()).synced(), await (await device(alice, talk).connect()).synced()
+    ids = await sync_to_async(lambda: dict(talk.participants.values_list("user__username", "pk")))()
+    said = await sync_to_async(act)(staff, "participant", "remove", *ids.values())
+    assert any("The owner cannot leave" in text for text in said)
+    assert "Removed from their conversations: 1" in said
+    await until(lambda: his.closed == Close.FORBIDDEN, deadline=SOON)
+    await until(lambda: hers.view.people == {"alice": "owner"})
+
+
+# --- deleting a conversation --------------------------------------------------------------------------------
+
+
+class Counting(Scripted):
+    """The scripted provider, counting its open replies."""
+
+    open: ClassVar[int] = 0
+
+    async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+        Counting.open += 1
+        try:
+            async for event in super().reply(turn):
+                yield event
+        finally:
+            Counting.open -= 1
+
+
+@pytest.fixture
+def counting(settings: LazySettings) -> Iterator[type[Counting]]:
+    settings.CHAT_PROVIDERS = {**settings.CHAT_PROVIDERS, "scripted": "tests.test_admin.Counting"}
+    Counting.open = 0
+    yield Counting
+    assert Counting.open == 0
+
+
+def delete(client: Client, conversation: UUID) -> None:
+    url = reverse("admin:chat_conversation_delete", args=[conversation])
+    assert "with all that was said in it" in client.get(url).content.decode()
+    answer = client.post(url, {"post": "yes"})
+    assert answer.headers["Location"] == reverse("admin:index")
+
+
+@pytest.fixture
+def no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer here either: an answer that says nothing ends because its worker was told so."""
+    monkeypatch.setattr(engines, "RENEW_SECONDS", 3600.0)
+
+
+async def delete_while_it_runs(staff: Client, make: Make, alice: User, conversation: Conversation) -> Device:
+    """Two answers (one silent by now), three messages waiting, one device watching; then all of it is deleted."""
+    laptop = await (await make(alice, conversation).connect()).synced()
+    running = (await laptop.ask("/rate 200 /long 100000"))["run"]
+    alongside = (await laptop.ask("/rate 200 /long 3 /hang", when_busy="alongside"))["run"]
+    for number in range(3):
+        await laptop.ask(f"Waiting {number}")
+    runs = laptop.view.runs
+    await until(lambda: runs[running]["answer"] and runs[alongside]["answer"], "both answers")
+    await until(lambda: laptop.view.text_of(running) and laptop.view.text_of(alongside).endswith("word3"), "some text")
+    assert Counting.open == 2
+    await sync_to_async(delete)(staff, conversation.pk)
+    return laptop
+
+
+async def test_w5_a_deleted_conversation_leaves_nothing_running_and_nobody_listening(
+    no_renewal: None,
+    counting: type[Counting],
+    staff: Client,
+    host: hosts.Host,
+    device: Make,
+    alice: User,
+    conversation: Conversation,
+) -> None:
+    laptop = await delete_while_it_runs(staff, device, alice, conversation)
+    engine: Any = host._beside[0]
+    await until(lambda: engine.running == 0 and counting.open == 0, "the end of the runs", deadline=SOON)
+    await until(lambda: laptop.closed == Close.FORBIDDEN, deadline=SOON)
+    for model in (Conversation, Participant, Message, Run, Event):
+        assert not await sync_to_async(model.objects.exists)()
+
+    after = await sync_to_async(Conversation.begin)(alice)
+    phone = await (await device(alice, after).connect()).synced()
+    ack = await phone.ask("/echo Still here.")
+    assert (await phone.ended(ack["run"]))["state"] == "completed"
+
+
+async def test_w5_deleting_a_conversation_is_no_error(
+    counting: type[Counting],
+    caplog: pytest.LogCaptureFixture,
+    staff: Client,
+    host: hosts.Host,
+    device: Make,
+    alice: User,
+    conversation: Conversation,
+) -> None:
+    await delete_while_it_runs(staff, device, alice, conversation)
+    engine: Any = host._beside[0]
+    await until(lambda: engine.running == 0, "the end of the runs")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_several_conversations_are_deleted_at_once_whatever_their_runs_do(
+    staff: Client, talk: Conversation, alice: User
+) -> None:
+    other = Conversation.begin(alice)
+    kept = Conversation.begin(alice, "Kept")
+    assert Run.objects.filter(state__in=LIVE).count() == 2
+    data = {"action": "delete_selected", "_selected_action": [str(talk.pk), str(other.pk)], "post": "yes"}
+    answer = staff.post(reverse("admin:chat_conversation_changelist"), data, follow=True)
+    assert "Successfully deleted 2" in answer.content.decode()
+    assert list(Conversation.objects.all()) == [kept]
+    assert not Run.objects.exists()

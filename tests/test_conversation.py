@@ -1,0 +1,49 @@
+"""The thinnest whole path, through the WebSocket door: ask, watch, stop, come back."""
+
+from collections.abc import Callable
+
+from django.contrib.auth.models import User
+
+from chat.models import Conversation
+from tests.device import Device, until
+
+Make = Callable[..., Device]
+
+
+async def test_a_question_is_answered_on_every_device(device: Make, alice: User, conversation: Conversation) -> None:
+    laptop = await (await device(alice, conversation).connect()).synced()
+    phone = await (await device(alice, conversation).connect()).synced()
+    ack = await laptop.ask("/echo Hello over there.")
+    for one in (laptop, phone):
+        assert (await one.ended(ack["run"]))["state"] == "completed"
+        assert one.view.text_of(ack["run"]) == "Hello over there."
+    assert laptop.view.comparable() == phone.view.comparable()
+
+
+async def test_stop_keeps_what_was_shown(device: Make, alice: User, conversation: Conversation) -> None:
+    laptop = await (await device(alice, conversation).connect()).synced()
+    phone = await (await device(alice, conversation).connect()).synced()
+    ack = await laptop.ask("/rate 200 /long 5000")
+    await until(lambda: len(laptop.view.text_of(ack["run"])) > 100)
+    assert (await phone.say("run.cancel", run=ack["run"]))["outcome"] == "cancelling"
+    assert (await laptop.ended(ack["run"]))["state"] == "cancelled"
+    await phone.ended(ack["run"])
+    assert laptop.view.comparable() == phone.view.comparable()
+    assert 100 < len(laptop.view.text_of(ack["run"])) < 5000
+
+
+async def test_a_device_that_was_away_gets_what_it_missed(
+    device: Make, alice: User, conversation: Conversation
+) -> None:
+    laptop = await (await device(alice, conversation).connect()).synced()
+    phone = await (await device(alice, conversation).connect()).synced()
+    ack = await laptop.ask("/rate 400 /long 600")
+    await until(lambda: len(phone.view.text_of(ack["run"])) > 50)
+    await phone.disconnect()
+    await until(lambda: len(laptop.view.text_of(ack["run"])) > 2000)
+    await phone.connect()
+    await phone.ended(ack["run"])
+    await laptop.ended(ack["run"])
+    assert laptop.view.comparable() == phone.view.comparable()
+    fresh = await (await device(alice, conversation).connect()).synced()
+    assert fresh.view.comparable() == laptop.view.comparable()

@@ -1,0 +1,107 @@
+"""What only polls can get wrong: two at once, and answers that nobody has read."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+
+from chat import host as hosts
+from chat.models import Conversation
+from tests.device import sign_in, until
+from tests.doors import Exchange
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+class Poller:
+    """Asks by hand: nothing is asked again by itself."""
+
+    def __init__(self, conversation: Conversation, session: str) -> None:
+        self.path = f"/api/conversations/{conversation.pk}"
+        self.known = {"host": "testserver", "cookie": f"sessionid={session}", "origin": "http://testserver"}
+        self.device = str(uuid.uuid4())
+
+    def ask(self, **query: str) -> Exchange:
+        return Exchange("GET", f"{self.path}/events", {"device": self.device, **query}, self.known)
+
+    async def answer(self, **query: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(await self.ask(**query).whole())
+        return answer
+
+    async def say(self, **signal: Any) -> None:
+        body = json.dumps({"id": str(uuid.uuid4()), **signal}).encode()
+        said = json.loads(
+            await Exchange("POST", f"{self.path}/signals", {"device": self.device}, self.known, body).whole()
+        )
+        assert said["type"] == "ack"
+
+
+@pytest.fixture
+async def poller(host: hosts.Host, alice: User, conversation: Conversation) -> Poller:
+    return Poller(conversation, await sync_to_async(sign_in)(alice))
+
+
+def kinds(answer: dict[str, Any]) -> list[str]:
+    return [frame["type"] for frame in answer["frames"]]
+
+
+async def test_a_poll_that_took_over_hears_on_when_the_one_before_it_dies(poller: Poller, host: hosts.Host) -> None:
+    first = await poller.answer()
+    assert kinds(first)[-1] == "sync"
+    after = str(first["frames"][-1]["serial"])
+    old = poller.ask(connection=first["connection"], after=after, wait="20")
+    await until(lambda: len(host.roster) == 1)
+    new = poller.ask(connection=first["connection"], after=after, wait="20")
+    await asyncio.sleep(0)
+    await old.end()
+    await poller.say(type="conversation.rename", title="Heard")
+    async with asyncio.timeout(5):
+        heard = json.loads(await new.whole())
+    assert "conversation.renamed" in kinds(heard)
+
+
+async def test_a_poll_that_is_taken_over_is_told_nothing_and_cannot_go_on(poller: Poller) -> None:
+    first = await poller.answer()
+    after = str(first["frames"][-1]["serial"])
+    old = poller.ask(connection=first["connection"], after=after, wait="20")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    new = poller.ask(connection=first["connection"], after=after, wait="20")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await poller.say(type="conversation.rename", title="For the new one")
+    heard, nothing = json.loads(await new.whole()), json.loads(await old.whole())
+    assert "conversation.renamed" in kinds(heard)
+    assert nothing == {"connection": first["connection"], "frames": []}
+    anew = await poller.answer(connection=nothing["connection"], after=after)
+    assert kinds(anew)[0] == "hello"
+    assert "conversation.renamed" in kinds(anew)
+
+
+async def test_an_answer_that_was_lost_is_given_again(poller: Poller) -> None:
+    first = await poller.answer()
+    after = str(first["frames"][-1]["serial"])
+    await poller.say(type="conversation.rename", title="Once")
+    lost = await poller.answer(connection=first["connection"], after=after)
+    assert "conversation.renamed" in kinds(lost)
+    again = await poller.answer(connection=first["connection"], after=after)
+    assert kinds(again)[0] == "hello"
+    assert [kind for kind in kinds(again) if kind.startswith("conversation.")] == ["conversation.renamed"]
+
+
+async def test_a_short_poll_holds_nothing(poller: Poller) -> None:
+    first = await poller.answer(wait="0")
+    assert kinds(first)[-1] == "sync"
+    async with asyncio.timeout(1):
+        known, after = first["connection"], str(first["frames"][-1]["serial"])
+        nothing = await poller.answer(connection=known, after=after, wait="0")
+    assert kinds(nothing) == []
+
+
+@pytest.mark.parametrize("wait", ["-1", "nan", "soon", ""])
+async def test_a_wait_that_is_none_does_no_harm(poller: Poller, wait: str) -> None:
+    assert kinds(await poller.answer(wait=wait))[0] == "hello"

@@ -1,0 +1,179 @@
+"""The prompt is valid, complete and stable, whatever happened before."""
+
+import itertools
+import json
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat import group_commit
+from chat.agent.prompt import MARKS, Said, build_prompt, prompt_of
+from chat.agent.provider import PromptMessage
+from chat.group_commit import Delta
+from chat.models import Conversation, Participant, Run
+from chat.models.run import ENDED, State
+
+ANSWERS = st.text(max_size=8) | st.sampled_from(["", " ", "\n\n", "words", "ends with space \n", " begins"])
+ASKED = st.text(max_size=8).filter(str.strip) | st.sampled_from(["x", " padded ", "two\nlines"])
+SAID = st.builds(Said, ASKED, ANSWERS, st.sampled_from([None, *(state.value for state in ENDED)]))
+HISTORY = st.lists(SAID, max_size=8)
+
+
+def flat(messages: list[PromptMessage]) -> list[tuple[str, str]]:
+    """Every block with its role: what a prompt cache compares from the front."""
+    return [(message["role"], block["text"]) for message in messages for block in message["content"]]
+
+
+@given(HISTORY, ASKED)
+def test_the_prompt_obeys_the_rules_of_the_messages_api(history: list[Said], asked: str) -> None:
+    messages = build_prompt(history, asked)
+    roles = [message["role"] for message in messages]
+    assert roles[0] == roles[-1] == "user"
+    assert all(one != other for one, other in itertools.pairwise(roles))
+    assert all(message["content"] for message in messages)
+    for message in messages:
+        for block in message["content"]:
+            assert set(block) == {"type", "text"}
+            assert block["type"] == "text"
+            assert block["text"].strip()
+
+
+@given(HISTORY, ASKED)
+def test_everything_asked_and_answered_is_there_once_and_in_order(history: list[Said], asked: str) -> None:
+    expected = []
+    for said in history:
+        expected.append(("user", said.prompt))
+        if said.answer.strip():
+            mark = MARKS.get(State(said.ended), "") if said.ended else ""
+            expected.append(("assistant", said.answer.rstrip() + mark))
+    assert flat(build_prompt(history, asked)) == [*expected, ("user", asked)]
+
+
+@given(HISTORY, ASKED)
+def test_no_answer_ends_with_white_space(history: list[Said], asked: str) -> None:
+    for role, text in flat(build_prompt(history, asked)):
+        assert role == "user" or text == text.rstrip()
+
+
+@given(HISTORY, ASKED)
+def test_the_same_history_gives_the_same_bytes(history: list[Said], asked: str) -> None:
+    assert json.dumps(build_prompt(history, asked)) == json.dumps(build_prompt(list(history), asked))
+
+
+@given(HISTORY, SAID, ASKED)
+def test_s17_a_longer_history_begins_with_the_shorter_one(history: list[Said], said: Said, asked: str) -> None:
+    before = flat(build_prompt(history, said.prompt))
+    after = flat(build_prompt([*history, said], asked))
+    assert after[: len(before)] == before
+
+
+@pytest.mark.parametrize("state", sorted(set(ENDED)))
+def test_every_way_to_end_but_completion_is_marked(state: State) -> None:
+    [_, (_, text), _] = flat(build_prompt([Said("a", "partial", state)], "b"))
+    assert text == "partial" + MARKS.get(state, "")
+    assert (text == "partial") == (state == State.COMPLETED)
+
+
+# --- as read from the database ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owner(alice: User, conversation: Conversation) -> Participant:
+    return Participant.objects.select_related("conversation", "user").get(conversation=conversation)
+
+
+def send(owner: Participant, text: str, when_busy: str = "queue") -> Run:
+    ack = owner.conversation.send(by=owner, text=text, client_id=uuid.uuid4(), when_busy=when_busy)
+    return Run.objects.get(pk=ack["run"])
+
+
+def claimed(owner: Participant) -> list[Run]:
+    return Run.claim(owner.conversation, "a worker")
+
+
+def says(run: Run, text: str, offset: int = 0) -> None:
+    assert run.answer_id is not None
+    refused = group_commit.commit([Delta(run.conversation_id, run.pk, run.attempt, run.answer_id, offset, text)])
+    assert not refused
+
+
+def answered(owner: Participant, asked: str, text: str, state: State = State.COMPLETED) -> Run:
+    send(owner, asked)
+    [run] = claimed(owner)
+    if text:
+        says(run, text)
+    assert run.end(state, run.attempt)
+    return run
+
+
+def test_a_stopped_answer_is_told_once_and_marked(owner: Participant) -> None:
+    answered(owner, "one", "first")
+    answered(owner, "two", "sec", State.CANCELLED)
+    answered(owner, "three", "", State.FAILED)
+    send(owner, "four")
+    [run] = claimed(owner)
+    assert flat(prompt_of(run)) == [
+        ("user", "one"),
+        ("assistant", "first"),
+        ("user", "two"),
+        ("assistant", "sec" + MARKS[State.CANCELLED]),
+        ("user", "three"),
+        ("user", "four"),
+    ]
+
+
+def test_what_is_being_answered_beside_it_is_left_out_until_it_has_ended(owner: Participant) -> None:
+    first = send(owner, "first")
+    [first] = claimed(owner)
+    says(first, "half of it")
+    beside = send(owner, "beside", "alongside")
+    [beside] = claimed(owner)
+    assert flat(prompt_of(beside)) == [("user", "beside")]
+    first.end(State.COMPLETED, first.attempt)
+    assert flat(prompt_of(beside)) == [("user", "first"), ("assistant", "half of it"), ("user", "beside")]
+
+
+def test_a_retry_sees_what_came_before_its_prompt_and_later_turns_see_the_good_answer(owner: Participant) -> None:
+    answered(owner, "one", "first")
+    failed = answered(owner, "two", "bro", State.INTERRUPTED)
+    answered(owner, "three", "third")
+    owner.conversation.retry(by=owner, run=failed, device=None, client_id=uuid.uuid4())
+    [again] = claimed(owner)
+    assert flat(prompt_of(again)) == [("user", "one"), ("assistant", "first"), ("user", "two")]
+    says(again, "second")
+    again.end(State.COMPLETED, again.attempt)
+    send(owner, "four")
+    [run] = claimed(owner)
+    assert flat(prompt_of(run))[2:6] == [
+        ("user", "two"),
+        ("assistant", "second"),
+        ("user", "three"),
+        ("assistant", "third"),
+    ]
+
+
+def test_removed_messages_are_not_told_and_edited_ones_as_they_are_now(owner: Participant) -> None:
+    send(owner, "one")
+    [running] = claimed(owner)
+    removed, edited = send(owner, "never mind"), send(owner, "two")
+    owner.conversation.queue.remove(by=owner, device=None, message=removed.prompt_id)
+    owner.conversation.queue.edit(by=owner, device=None, message=edited.prompt_id, text="2")
+    running.end(State.COMPLETED, running.attempt)
+    [run] = claimed(owner)
+    assert flat(prompt_of(run)) == [("user", "one"), ("user", "2")]
+
+
+def test_queued_messages_are_answered_in_the_order_people_gave_them(owner: Participant) -> None:
+    send(owner, "one")
+    [running] = claimed(owner)
+    two, three = send(owner, "two"), send(owner, "three")
+    owner.conversation.queue.move(by=owner, device=None, message=three.prompt_id, before=two.prompt_id)
+    running.end(State.COMPLETED, running.attempt)
+    [run] = claimed(owner)
+    assert flat(prompt_of(run)) == [("user", "one"), ("user", "three")]
+    run.end(State.COMPLETED, run.attempt)
+    [run] = claimed(owner)
+    assert flat(prompt_of(run)) == [("user", "one"), ("user", "three"), ("user", "two")]

@@ -1,0 +1,128 @@
+"""The demo data: as if it had happened, made once, and in development only."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth import authenticate
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+
+from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
+from chat.models import Conversation, Device, Event, Message, Participant, Run
+from chat.models.run import LIVE
+from chat.pages.accounts import DEMO_ACCOUNTS
+from chat.reading import read_frame
+from chat.transcript import as_json, read_transcript
+from tests.reducer import View
+
+MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event]
+
+
+def seed() -> str:
+    out = StringIO()
+    call_command("seed_demo", stdout=out)
+    return out.getvalue()
+
+
+def contents() -> list[list[dict[str, Any]]]:
+    return [list(model.objects.order_by("pk").values()) for model in MODELS]
+
+
+@pytest.fixture
+def seeded(transactional_db: None, settings: LazySettings) -> None:
+    settings.DEBUG = True
+    seed()
+
+
+@pytest.mark.usefixtures("seeded")
+def test_seeding_again_changes_nothing() -> None:
+    before = contents()
+    assert "everything is there" in seed()
+    assert contents() == before
+
+
+@pytest.mark.usefixtures("seeded")
+def test_what_somebody_did_since_is_left_alone() -> None:
+    alice = User.objects.get(username="alice")
+    alice.set_password("of-her-own-now")
+    alice.save()
+    Conversation.objects.exclude(title="Stopped half-way").delete()
+    Device.objects.get(name="Alice's laptop").revoke()
+    before = contents()
+    seed()
+    assert contents() == before
+
+
+@pytest.mark.usefixtures("seeded")
+def test_everybody_of_the_demo_can_sign_in() -> None:
+    for name, password in (*DEMO_ACCOUNTS.items(), ADMIN):
+        user = authenticate(username=name, password=password)
+        assert user is not None
+        assert user.is_superuser == (name == ADMIN[0])
+
+
+@pytest.mark.usefixtures("seeded")
+def test_nothing_is_left_to_be_started() -> None:
+    assert not Run.objects.filter(state__in=LIVE).exists()
+    assert not Message.objects.filter(place=None).exists()
+
+
+def replayed(conversation: Conversation) -> View:
+    """What a program knows that has read the whole log."""
+    view = View(cursor=0)
+    while frame := read_frame(conversation.pk, view.cursor, "json"):
+        view.apply(json.loads(frame.body))
+    return view
+
+
+def fetched(conversation: Conversation) -> View:
+    """What a program knows that was given the transcript."""
+    view = View()
+    transcript = read_transcript(conversation.pk, size=10_000)
+    view.apply({"type": "snapshot", "serial": transcript.serial, **as_json(transcript)})
+    return view
+
+
+@pytest.mark.usefixtures("seeded")
+def test_the_log_of_every_conversation_replays_to_what_its_rows_say() -> None:
+    conversations = list(Conversation.objects.all())
+    assert len(conversations) == 4
+    for conversation in conversations:
+        assert replayed(conversation).comparable() == fetched(conversation).comparable()
+        assert conversation.head == Event.objects.filter(conversation=conversation).latest("serial").serial
+
+
+@pytest.mark.usefixtures("seeded")
+def test_the_demo_shows_every_way_an_answer_can_be() -> None:
+    done = Message.objects.filter(run__state="completed", conversation__title="Counting words")
+    assert any("```python" in message.text for message in done)
+    assert any("|---|" in message.text for message in done)
+
+    cancelled = Run.objects.get(state="cancelled")
+    assert cancelled.cancelled_by is not None
+    assert (cancelled.cancelled_by["user"], cancelled.cancelled_by["device_name"]) == ("bob", "Bob's phone")
+    assert cancelled.answer is not None
+    assert cancelled.answer.text.endswith("The sea has")
+
+    first, last = Run.objects.filter(state="interrupted").order_by("created_at")
+    assert first.prompt.runs.filter(state="completed").count() == 1
+    assert last.ending()["retryable"]
+    assert last.prompt.runs.count() == 1
+
+    (archive,) = [talk for talk in Conversation.objects.all() if talk.runs.count() == ARCHIVE_TURNS]
+    assert archive.messages.count() == 2 * ARCHIVE_TURNS == 300
+    newest = Conversation.objects.order_by("-updated_at").first()
+    assert newest is not None
+    assert newest.title == "Counting words"
+    roles = set(Participant.objects.filter(user__username="bob").values_list("role", flat=True))
+    assert roles == {"editor", "viewer"}
+
+
+def test_outside_development_nothing_is_made(transactional_db: None, settings: LazySettings) -> None:
+    settings.DEBUG = False
+    with pytest.raises(CommandError, match="DEBUG=1"):
+        seed()
+    assert not User.objects.exists()
