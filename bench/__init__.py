@@ -1,0 +1,1 @@
+"""Measures what the project promises, against plain code under the same load: `python -m bench`."""
