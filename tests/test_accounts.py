@@ -139,7 +139,7 @@ def new(name: str, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def laptop(alice: User) -> DeviceRow:
-    return DeviceRow.seen(alice, uuid4(), "Laptop")
+    return DeviceRow.first_seen(alice, uuid4(), "Laptop")
 
 
 def post(client: Client, view: str, device: DeviceRow, *, htmx: bool = True, **fields: str) -> Any:

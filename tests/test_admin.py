@@ -62,7 +62,7 @@ def talk(conversation: Conversation, alice: User, bob: User) -> Conversation:
     """Alice's conversation with Bob in it, one run running and one waiting."""
     by = Participant.objects.get(user=alice)
     conversation.add(by=by, user=bob, role=Role.EDITOR)
-    laptop = DeviceRow.seen(alice, uuid4(), "Laptop")
+    laptop = DeviceRow.first_seen(alice, uuid4(), "Laptop")
     conversation.send(by=by, text="First <b>question</b>", client_id=uuid4(), device=laptop)
     assert len(Run.claim(conversation, "worker:1")) == 1
     conversation.send(by=by, text="Second question", client_id=uuid4(), device=laptop)

@@ -34,25 +34,27 @@ class Device(models.Model):
         return self.name
 
     @classmethod
-    def seen(cls, user: Any, device_id: uuid.UUID, name: str, session_key: str = "") -> "Device":
-        """The user's device of that id, made on first sight. Refuses a revoked one and another user's."""
-        known = cls.objects.filter(pk=device_id, user=user, revoked_at=None)
-        device = known.first()
-        if device is None:
-            try:
-                with transaction.atomic():
-                    return cls.objects.create(
-                        pk=device_id, user=user, name=name[:80] or "A browser", session_key=session_key
-                    )
-            except IntegrityError:
-                # Another tab of the same browser may have been faster; anything else is not this user's to use.
-                device = known.first()
+    def first_seen(cls, user: Any, device_id: uuid.UUID, name: str, session_key: str = "") -> "Device":
+        """Make the user's device of that id. Refuses one that is revoked, or another user's."""
+        try:
+            with transaction.atomic():
+                return cls.objects.create(
+                    pk=device_id, user=user, name=name[:80] or "A browser", session_key=session_key
+                )
+        except IntegrityError:
+            # Another tab of the same browser may have been faster; anything else is not this user's to use.
+            device = cls.objects.filter(pk=device_id, user=user, revoked_at=None).first()
         if device is None:
             raise Refused(Code.REVOKED, "This device was revoked or belongs to somebody else.")
-        if device.session_key != session_key or timezone.now() - device.last_seen_at > SEEN_EVERY:
-            device.session_key, device.last_seen_at = session_key, timezone.now()
-            known.update(session_key=device.session_key, last_seen_at=device.last_seen_at)
         return device
+
+    def seen(self, session_key: str) -> None:
+        """It is here, in this session."""
+        now = timezone.now()
+        if self.session_key == session_key and now - self.last_seen_at <= SEEN_EVERY:
+            return
+        self.session_key, self.last_seen_at = session_key, now
+        type(self).objects.filter(pk=self.pk, revoked_at=None).update(session_key=session_key, last_seen_at=now)
 
     def revoke(self) -> None:
         """Nothing more may be said from it, and its session ends. Idempotent: the first time stands."""

@@ -102,7 +102,7 @@ class Talk:
 
 def _device(user: User, name: str) -> Device:
     known = Device.objects.filter(user=user, name=name, revoked_at=None).first()
-    return known or Device.seen(user, uuid.uuid4(), name)
+    return known or Device.first_seen(user, uuid.uuid4(), name)
 
 
 def finished(talk: Talk) -> None:
