@@ -5,8 +5,8 @@
 
 import { HttpLine } from "./http.js";
 
-// The answer to a POSTed ping comes on the stream as well. So long after we were greeted it did not: something on the
-// way holds back what is small, and text would come in lumps, or at the end.
+// The answer to a POSTed ping comes on the stream as well. If for so long after we were greeted neither it nor anything
+// else came, something on the way holds back what is small, and text would come in lumps, or at the end.
 const PROOF = 2_500; // ms
 
 /** `events()` and `signals(connection)` are addresses. */
@@ -16,17 +16,21 @@ export function openSse({ events, signals }, callbacks) {
   return { echoes: true, send: (signal) => line.send(signal), close: () => line.close() };
 }
 
-/** Asks for proof once `sync` has come, and is told of every frame. */
+/** Asks for proof when we are greeted. Is told of every frame, and of every piece that came. */
 function prover(line) {
   let timer = 0;
-  let isAsked = false;
-  line.ending.addEventListener("abort", () => clearTimeout(timer));
-  return ({ type }) => {
-    if (type === "pong") clearTimeout(timer);
-    if (type !== "sync" || isAsked) return;
-    isAsked = true;
-    line.send({ type: "ping" });
-    timer = setTimeout(() => line.end({ useless: true }), PROOF);
+  let isOwed = false;
+  const stop = () => clearTimeout(timer);
+  line.ending.addEventListener("abort", stop);
+  return {
+    heard({ type }) {
+      if (type === "hello") { isOwed = true; line.send({ type: "ping" }); }
+      else if (type === "pong") isOwed = false;
+    },
+    came() {
+      stop();
+      if (isOwed && !line.ending.aborted) timer = setTimeout(() => line.end({ useless: true }), PROOF);
+    },
   };
 }
 
@@ -35,16 +39,17 @@ async function listen(line, address) {
   if (response === null) return;
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
-  const prove = prover(line);
+  const proof = prover(line);
   const events = new Events((data) => {
     const frame = JSON.parse(data);
     line.hear(frame, data.length);
-    prove(frame);
+    proof.heard(frame);
   });
   for (;;) {
     const { value, done } = await reader.read().catch(() => ({ done: true })); // cut in the middle, or by ourselves
     if (done) { line.end(); return; }
     events.push(decoder.decode(value, { stream: true }));
+    proof.came();
   }
 }
 
