@@ -223,14 +223,16 @@ class _Connection:
     async def _responses(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         """What the server says; while responses are buffered, one whole response at a time."""
         held = b""
-        seen = b""  # of a stream that is to be held back
+        seen, passed = b"", 0  # of a stream that is to be held back
         async for chunk in _chunks(reader):
             mark = self.proxy.faults.hold_after
             if mark and (seen or b"text/event-stream" in chunk):
-                before, seen = len(seen), seen + chunk
-                end = seen.find(b"\n\n", seen.find(mark)) + 2 if mark in seen else len(seen)
-                if end > before:
-                    yield chunk[: end - before]
+                seen += chunk
+                end = seen.find(b"\n\n", seen.find(mark)) + 2 if mark in seen else 0
+                end = end if end > 1 else len(seen)
+                if end > passed:
+                    yield seen[passed:end]
+                    passed = end
                 continue
             held += chunk
             if not self.proxy.faults.buffer_responses:

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-import httpx2
+import h11
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -56,7 +56,7 @@ class Socket:
 
 
 class RemoteExchange:
-    """One HTTP request to a server process, with the face of the in-process one."""
+    """One HTTP request to a server process, with the face of the in-process one. Cut off, it leaves nothing behind."""
 
     def __init__(
         self,
@@ -71,28 +71,44 @@ class RemoteExchange:
         self.status = 0
         self.headers: dict[str, str] = {}
         self._parts: asyncio.Queue[bytes | None] = asyncio.Queue()
-        sent = {name: value for name, value in headers.items() if name != "host"}
-        self._client = httpx2.AsyncClient(
-            base_url=base, timeout=httpx2.Timeout(None, connect=10), trust_env=False, verify=tls or True
-        )
-        self._request = self._client.build_request(method, path, params=query, headers=sent, content=body or None)
+        self._address, self._tls = urlsplit(base), tls
+        sent = {**headers, "host": self._address.netloc, "content-length": str(len(body))}
+        self._request = h11.Request(method=method, target=f"{path}?{urlencode(query)}", headers=list(sent.items()))
+        self._body = body
         self.task = asyncio.create_task(self._run())
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever cares asks for it
 
     async def _run(self) -> None:
         try:
-            response = await self._client.send(self._request, stream=True)
-            try:
-                self.status, self.headers = response.status_code, dict(response.headers)
-                self._parts.put_nowait(b"")
-                async for part in response.aiter_raw():
-                    self._parts.put_nowait(part)
-                self._parts.put_nowait(None)
-            finally:
-                await asyncio.shield(response.aclose())
-        except httpx2.HTTPError as error:
+            reader, writer = await asyncio.open_connection(
+                self._address.hostname, self._address.port, ssl=self._tls, limit=1 << 20
+            )
+        except OSError as error:
+            raise ConnectionError(str(error)) from error
+        try:
+            await self._exchange(reader, writer)
+        except (OSError, h11.RemoteProtocolError) as error:
             raise ConnectionError(str(error)) from error
         finally:
-            await asyncio.shield(self._client.aclose())  # cancelled in the middle it would leave its sockets open
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        machine = h11.Connection(h11.CLIENT)
+        for event in (self._request, h11.Data(self._body), h11.EndOfMessage()):
+            writer.write(machine.send(event) or b"")
+        while True:
+            match machine.next_event():
+                case h11.Response() as response:
+                    self.status = response.status_code
+                    self.headers = {name.decode(): value.decode() for name, value in response.headers}
+                    self._parts.put_nowait(b"")
+                case h11.Data() as data:
+                    self._parts.put_nowait(bytes(data.data))
+                case h11.EndOfMessage():
+                    self._parts.put_nowait(None)
+                    return
+                case _:
+                    machine.receive_data(await reader.read(65_536))
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it comes."""

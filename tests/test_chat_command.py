@@ -194,7 +194,7 @@ async def test_a_person_talks_and_sees_what_others_say(server: Server, token: st
         alice.type("/rate 200 /long 40")
         await alice.shows(f"* {long_text(40)}".replace("\n", "\r\n"))
         alice.type("/hang")
-        await until(lambda: any(run["state"] == "running" for run in other.view.runs.values()), "the run that hangs")
+        await until(lambda: state_of(other, "/hang") == "running", "the run that hangs")
         await other.ask("/echo From the other")
         await alice.shows("alice (waits): /echo From the other")
         alice.type("/queue")

@@ -33,7 +33,8 @@ WATCH = """() => new MutationObserver(() => {
   if (text && text.textContent) window.written = text.textContent;
 }).observe(document.getElementById("flow"), { subtree: true, childList: true, characterData: true })"""
 NETWORK = ("ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED", "WebSocket connection to", "console: htmx:")
-SIGN_OUT = ("401 (Unauthorized)", "console: htmx:")  # the list beside may be asked for before the page has heard of it
+# The list beside may be asked for before the page has heard of it.
+SIGN_OUT = ("401 (Unauthorized)", "Status Error Code 401", "console: htmx:")
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE) -> Any:

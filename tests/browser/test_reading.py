@@ -100,6 +100,16 @@ async def test_p3_other_messages_are_not_touched_while_an_answer_is_written(stor
     assert await laptop.page.evaluate("window.touched") == []
 
 
+async def reads_up_to(laptop: Screen, turns: int) -> None:
+    """Go to the top again and again: what is put above moves what was there down, out of its sight."""
+
+    async def are_there() -> bool:
+        await laptop.page.evaluate(SCROLL, 0)
+        return await laptop.count(".turn") >= turns
+
+    await until(are_there, f"{turns} turns")
+
+
 async def test_p1_a_thousand_messages_open_fast_and_keys_are_painted_while_an_answer_is_written(story: Story) -> None:
     story.site.call("history", conversation=story.conversation, turns=500, answer=LONG)
     laptop = await story.screen()
@@ -108,8 +118,7 @@ async def test_p1_a_thousand_messages_open_fast_and_keys_are_painted_while_an_an
     opened = await laptop.page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
     await laptop.page.click("#view")
     for turns in range(40, 501, 20):
-        await laptop.page.evaluate(SCROLL, 0)
-        await laptop.page.wait_for_selector(f".turn >> nth={turns - 1}", state="attached")
+        await reads_up_to(laptop, turns)
     await laptop.say("/rate 100 /long 3000")
     await laptop.has_said(100)
     await laptop.page.evaluate(
