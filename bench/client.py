@@ -88,6 +88,11 @@ class Device(asyncio.Protocol):
         self.listen = None
         self.lost = True
 
+    def stop_reading(self) -> None:
+        """Stay connected and take nothing more."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
         if self._rest:

@@ -147,6 +147,11 @@ class Line(asyncio.Protocol):
         if not self._closed:
             self._failed()
 
+    def stop_reading(self) -> None:
+        """Leave the answers where they are."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
     def close(self) -> None:
         """Nothing more is said or heard."""
         self._closed = True
@@ -287,6 +292,9 @@ class Poll(HttpDevice):
             self._is_over()
         elif not self.lost:
             self._poll()
+
+    def stop_reading(self) -> None:
+        self._asks.stop_reading()
 
     def _flow(self) -> None:
         self._owed = self._owed_bytes = 0
