@@ -5,41 +5,64 @@
 
 import { HttpLine } from "./http.js";
 
-// The answer to a POSTed ping comes on the stream as well. If for so long after we were greeted neither it nor anything
-// else came, something on the way holds back what is small, and text would come in lumps, or at the end.
+// The answer to a POSTed ping comes on the stream as well. If for so long after the POST was answered neither it nor
+// anything else came, something on the way holds back what is small, and text would come in lumps, or at the end.
 const PROOF = 2_500; // ms
 
 /** `events()` and `signals(connection)` are addresses. */
 export function openSse({ events, signals }, callbacks) {
-  const line = new HttpLine(signals, callbacks);
-  listen(line, events());
+  const proof = new Proof();
+  const onAnswer = (frame) => { proof.answered(frame); callbacks.onAnswer(frame); };
+  const line = new HttpLine(signals, { ...callbacks, onAnswer });
+  proof.of(line);
+  listen(line, events(), proof);
   return { echoes: true, send: (signal) => line.send(signal), close: () => line.close() };
 }
 
-/** Asks for proof when we are greeted. Is told of every frame, and of every piece that came. */
-function prover(line) {
-  let timer = 0;
-  let isOwed = false;
-  const stop = () => clearTimeout(timer);
-  line.ending.addEventListener("abort", stop);
-  return {
-    heard({ type }) {
-      if (type === "hello") { isOwed = true; line.send({ type: "ping" }); }
-      else if (type === "pong") isOwed = false;
-    },
-    came() {
-      stop();
-      if (isOwed && !line.ending.aborted) timer = setTimeout(() => line.end({ useless: true }), PROOF);
-    },
-  };
+/** That the stream flows: asked for when we are greeted and when all is there. */
+class Proof {
+  #asks = new Set(["hello", "sync"]);
+  #isOwed = false;
+  #timer = null;
+  #line = null;
+
+  of(line) {
+    this.#line = line;
+    line.ending.addEventListener("abort", () => this.#stop());
+  }
+
+  /** A frame on the stream. */
+  heard({ type }) {
+    if (type === "pong") { this.#isOwed = false; this.#stop(); }
+    else if (this.#asks.delete(type) && !this.#isOwed) this.#isOwed = this.#line.send({ type: "ping" });
+  }
+
+  /** A frame as the answer to a POST. */
+  answered({ type }) {
+    if (type === "pong" && this.#isOwed) this.#wait();
+  }
+
+  /** A piece of the stream. */
+  came() {
+    if (this.#timer !== null) this.#wait();
+  }
+
+  #wait() {
+    this.#stop();
+    if (!this.#line.ending.aborted) this.#timer = setTimeout(() => this.#line.end({ useless: true }), PROOF);
+  }
+
+  #stop() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+  }
 }
 
-async function listen(line, address) {
+async function listen(line, address, proof) {
   const response = await line.ask(address, "text/event-stream");
   if (response === null) return;
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
-  const proof = prover(line);
   const events = new Events((data) => {
     const frame = JSON.parse(data);
     line.hear(frame, data.length);
