@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
+from django.db import connection
 
 from chat import host as hosts
 from chat import wire
@@ -57,6 +58,21 @@ async def agree(*devices: Device) -> None:
     await fresh.disconnect()
     for device in devices:
         assert device.view.comparable() == fresh.view.comparable()
+    # What a page is given is the same by every door, too: afresh, and from the beginning.
+    doors = {devices[0].door, "websocket"}
+    for after in (None, 0):
+        shown = [await shown_to_a_page(device, door, after) for door in doors]
+        assert shown[0]
+        assert shown[0] == shown[-1], after
+
+
+async def shown_to_a_page(device: Device, door: str, after: int | None) -> list[tuple[int, str]]:
+    """The position and the fragments of each frame with some, up to `sync`."""
+    page = Device(device.user, device.conversation, encoding="html", door=door, session=device.session)
+    await page.connect(after=after)
+    await page.synced()
+    await page.disconnect()
+    return [(frame["serial"], frame["html"]) for frame in page.frames if "html" in frame]
 
 
 async def owner_of(conversation: Conversation) -> Participant:
@@ -68,6 +84,11 @@ async def owner_of(conversation: Conversation) -> Participant:
 def bytes_since(device: Device) -> int:
     """What this connection has cost so far."""
     return sum(len(json.dumps(frame, separators=(",", ":"))) for frame in device.frames[device.connected_at :])
+
+
+def rename(table: str, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO {name}")
 
 
 # --- the layer --------------------------------------------------------------------------------------------------
@@ -731,3 +752,21 @@ async def test_r13_an_answer_that_nobody_watches_is_there_afterwards(
         await asyncio.sleep(0.01)
     await connected(laptop)
     assert laptop.view.text_of(ack["run"]) == long_text(100)
+
+
+async def test_a_database_that_fails_as_a_device_comes_sends_it_away_for_a_moment(
+    device: Make, alice: User, conversation: Conversation, caplog: pytest.LogCaptureFixture
+) -> None:
+    laptop = device(alice, conversation)
+    await sync_to_async(rename)("chat_participant", "chat_participant_away")
+    try:
+        await laptop.connect()
+        await laptop.until(lambda: laptop.closed, "a goodbye")
+    finally:
+        await sync_to_async(rename)("chat_participant_away", "chat_participant")
+    goodbye = laptop.frames[-1]
+    assert (goodbye["type"], goodbye["code"], goodbye["close"], laptop.closed) == ("bye", "feed_failed", 4002, 4002)
+    assert 0 <= goodbye["retry_in"] <= 2
+    assert "could not be let in" in caplog.text
+    caplog.clear()  # it was meant
+    await connected(laptop)

@@ -52,24 +52,16 @@ class AccessToken(models.Model):
                 raise Refused(Code.FORBIDDEN, f"You have {MOST} tokens. Revoke one that you no longer need.")
             return cls.objects.create(user=owner, name=name[:NAME_LENGTH], key=cls.key_of(secret)), secret
 
-    @classmethod
-    def standing(cls, secret: str) -> "AccessToken | None":
-        """The token with its user, noted as used; None if it does not stand or this is no secret, whatever it is."""
-        if len(secret) != SECRET_LENGTH or not secret.startswith(PREFIX):
-            return None
-        token = cls.by_key(cls.key_of(secret))
-        if token is not None:
-            token.use()
-        return token
-
     @staticmethod
     def key_of(secret: str) -> str:
-        """What is stored of a secret, and all that may be kept of it."""
+        """What is stored of a secret, and all that may be kept of it. Empty for what cannot be one, whatever it is."""
+        if len(secret) != SECRET_LENGTH or not secret.startswith(PREFIX):
+            return ""
         return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
     @classmethod
     def by_key(cls, key: str) -> "AccessToken | None":
-        """`standing` for whoever has kept the key alone. Not a use."""
+        """The token with its user, in one query; None if it does not stand. Not a use: see `use`."""
         if not re.fullmatch("[0-9a-f]{64}", key):
             return None
         standing = cls.objects.filter(key=key, revoked_at=None, user__is_active=True)

@@ -22,4 +22,5 @@ class Close(IntEnum):
         return self.value < 4500
 
 
+TROUBLE = "Something went wrong here. Come back in a moment."
 REFUSALS = {Code.SIGNED_OUT: Close.SIGNED_OUT, Code.FORBIDDEN: Close.FORBIDDEN, Code.REVOKED: Close.REVOKED}

@@ -17,7 +17,7 @@ from chat.errors import Code, Refused
 from chat.feed import WINDOW, Feed, Window
 from chat.reading import head_of, is_far_behind
 from chat.transport.access import Access, Credential, check, enter
-from chat.transport.close import Close
+from chat.transport.close import TROUBLE, Close
 from chat.transport.inbox import carry_out
 from chat.transport.snapshot import snapshot
 
@@ -97,7 +97,7 @@ class Connection:
             await self.open(access, after, epoch)
         except Exception:
             logger.exception("a connection could not be opened")
-            await self.bye(Close.FEED_FAILED, "Something went wrong here. Come back in a moment.", retry_within=2.0)
+            await self.bye(Close.FEED_FAILED, TROUBLE, retry_within=2.0)
 
     async def open(self, access: Access, after: str | None, epoch: str | None) -> None:
         """Say hello, deliver what was missed and go live."""
@@ -110,7 +110,7 @@ class Connection:
         )
         await feed.subscribe()
         conversation = access.participant.conversation
-        head = feed.lane.position if feed.lane else conversation.head
+        head = max(feed.lane.position if feed.lane else 0, conversation.head)
         self.send(
             wire.control(
                 "hello",
@@ -136,7 +136,7 @@ class Connection:
         self.send(wire.control("presence", **self.host.presence(self.host.roster.users_of(self.conversation))))
         if first:
             self.host.tell_presence(self.conversation, [self.user], online=True)
-        await feed.start(await self._starting_point(after, epoch, str(conversation.epoch), head))
+        await feed.start(await self._starting_point(after, epoch, str(conversation.epoch), head), head)
 
     async def _starting_point(self, after: str | None, epoch: str | None, now: str, head: int) -> int:
         """The serial to go on from. Whoever cannot be given what they missed is told so and shown afresh."""

@@ -1,6 +1,7 @@
 """What the HTTP doors share: a request's parts, answers in JSON, and whether it came from a page of ours."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs
 
 from chat.errors import Code, Refused
 from chat.transport.access import Credential, credential_of
-from chat.transport.close import REFUSALS, Close
+from chat.transport.close import REFUSALS, TROUBLE, Close
 from chat.transport.connection import Connection, goodbye
 from chat.transport.mailbox import HTTP_WINDOW, Mailbox
 from chat.transport.origin import is_allowed
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 
     from chat.host import Host
 
+logger = logging.getLogger(__name__)
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 STATUSES = {
     Close.DRAIN: 503,
+    Close.FEED_FAILED: 503,
     Close.BAD_REQUEST: 400,
     Close.SIGNED_OUT: 401,
     Close.FORBIDDEN: 403,
@@ -121,6 +125,9 @@ async def admit(connection: Connection, request: Request) -> Any:
         return await connection.admit(request.name)
     except Refused as refusal:
         raise Unwelcome(REFUSALS[refusal.code], refusal.message) from None
+    except Exception as error:
+        logger.exception("a connection could not be let in")
+        raise Unwelcome(Close.FEED_FAILED, TROUBLE, retry_in=2.0) from error
 
 
 async def answer(send: Send, status: int, body: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:

@@ -15,7 +15,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from chat import host
 from chat.errors import Refused
 from chat.transport.access import credential_of
-from chat.transport.close import REFUSALS, Close
+from chat.transport.close import REFUSALS, TROUBLE, Close
 from chat.transport.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ConversationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await connection.bye(REFUSALS[refusal.code], refusal.message)
         except Exception:
             logger.exception("a connection could not be let in")
-            await connection.bye(Close.FEED_FAILED, retry_within=2.0)
+            await connection.bye(Close.FEED_FAILED, TROUBLE, retry_within=2.0)
         else:
             await connection.serve(access, wanted.get("after"), wanted.get("epoch"))
 
