@@ -76,10 +76,13 @@ class Feed:
         """Join the hub. Call before reading whatever the device starts from."""
         self.lane = await self.hub.join(self.conversation, self.encoding, self)
 
-    async def start(self, after: int) -> None:
-        """Deliver everything after `after`, then `sync`, then live. Returns when live for the first time."""
+    async def start(self, after: int, head: int) -> None:
+        """Deliver everything after `after`, then `sync`, then live. Returns when live for the first time.
+
+        `head` is the log's, as last read: whoever is there already costs no look into the log.
+        """
         self.cursor = after
-        await self._catch_up()
+        await self._catch_up(head)
 
     async def close(self) -> None:
         """Leave the hub. Nothing is delivered after this."""
@@ -129,26 +132,24 @@ class Feed:
             logger.exception("a feed could not catch up")
             await self.failed()
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, head: int = 0) -> None:
         lane = self.lane
         assert lane is not None, "subscribe first"
         stuck_at = -1
-        while True:
+        # What the lane has yet to hear of it will offer then: there is no need to read the log until it gives nothing.
+        while self.cursor < max(head, lane.position):
             await self._wait_for_room()
             frame = await lane.frame_after(self.cursor)
             if frame is not None:
                 self._push(frame)
-            # Between this check and going live nothing can be offered: there is no await. What the lane has yet to
-            # hear of it will offer then, so there is no need to read the log until it gives nothing.
-            if self.cursor >= lane.position:
-                self.live = True
-                self.deliver(control("sync", serial=self.cursor))
+            elif self.cursor == stuck_at:
+                await self.failed()  # the log ends before what was announced: the conversation was deleted
                 return
-            if frame is None:
-                if self.cursor == stuck_at:
-                    await self.failed()  # the log ends before what was announced: the conversation was deleted
-                    return
+            else:
                 stuck_at = self.cursor
+        # Since the last look at the lane nothing can have been offered: there was no await.
+        self.live = True
+        self.deliver(control("sync", serial=self.cursor))
 
     async def _wait_for_room(self) -> None:
         while self._is_full():
