@@ -2,16 +2,20 @@
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
+from pytest_asyncio import is_async_test
 
 from tests.browser.screen import Screen
 from tests.browser.site import Site
 
+on_one_loop = partial(pytest_asyncio.fixture, loop_scope="session")
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
@@ -58,7 +62,14 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
     made.close()
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All on one event loop, so that they share one browser: to start it takes longer than most stories do."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@on_one_loop(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if shutil.which(CHROMIUM) is None:
         pytest.skip(f"NO BROWSER: {CHROMIUM} is missing, so nothing of what a person sees was tested")
@@ -125,17 +136,24 @@ class Story:
         found: list[str] = self.site.call("texts", conversation=self.conversation)
         return found
 
+    async def over(self) -> None:
+        """Nobody looks any more, and no browser has complained."""
+        problems = [problem for screen in self.screens for problem in screen.unexpected()]
+        for screen in self.screens:
+            await screen.close()
+        assert problems == []
 
-@pytest.fixture
+
+@on_one_loop()
 async def story(site: Site, browser: Browser) -> AsyncIterator[Story]:
     told = Story(site, browser)
     yield told
-    assert [problem for screen in told.screens for problem in screen.unexpected()] == []
+    await told.over()
 
 
-@pytest.fixture
+@on_one_loop()
 async def fragile_story(own_site: Site, browser: Browser) -> AsyncIterator[Story]:
     """One whose server dies."""
     told = Story(own_site, browser)
     yield told
-    assert [problem for screen in told.screens for problem in screen.unexpected()] == []
+    await told.over()

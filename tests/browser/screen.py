@@ -32,7 +32,7 @@ WATCH = """() => new MutationObserver(() => {
   const text = document.querySelector(".turn:last-child .streaming");
   if (text && text.textContent) window.written = text.textContent;
 }).observe(document.getElementById("flow"), { subtree: true, childList: true, characterData: true })"""
-NETWORK = ("ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED", "WebSocket connection to", "console: htmx:")
+NETWORK = ("net::ERR_", "WebSocket connection to", "console: htmx:")
 # The list beside may be asked for before the page has heard of it.
 SIGN_OUT = ("401 (Unauthorized)", "Status Error Code 401", "console: htmx:")
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser
 
+from tests.browser.conftest import on_one_loop
 from tests.browser.screen import Screen, until
 from tests.browser.site import Site
 from tests.browser.test_transports import SLOTS, Abroad, words
@@ -36,15 +37,13 @@ class Office(Abroad):
         return [await self.tab(), *await asyncio.gather(*(self.tab() for _ in range(count - 1)))]
 
 
-@pytest.fixture
+@on_one_loop()
 async def office(site: Site, browser: Browser) -> AsyncIterator[Office]:
     async with FaultProxy(site.port) as network:
         told = Office(site, browser, network)
         told.build("refused")
         yield told
-        if told.first is not None:
-            await told.first.close()
-    assert [problem for screen in told.screens for problem in screen.unexpected()] == []
+        await told.over()
 
 
 async def ways(tabs: list[Screen]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Route
 
-from tests.browser.conftest import Story
+from tests.browser.conftest import Story, on_one_loop
 from tests.browser.screen import Screen, until
 from tests.browser.site import Site
 from tests.fault_proxy import FaultProxy
@@ -70,29 +70,20 @@ class Abroad(Story):
         return screen
 
 
-@pytest.fixture
+@on_one_loop()
 async def abroad(site: Site, browser: Browser) -> AsyncIterator[Abroad]:
     async with FaultProxy(site.port) as network:
         told = Abroad(site, browser, network)
         yield told
-        for screen in told.screens:
-            await screen.close()
-    assert [problem for screen in told.screens for problem in unexpected(screen)] == []
+        await told.over()
 
 
-@pytest.fixture
+@on_one_loop()
 async def quick_abroad(quick_site: Site, browser: Browser) -> AsyncIterator[Abroad]:
     async with FaultProxy(quick_site.port) as network:
         told = Abroad(quick_site, browser, network)
         yield told
-        for screen in told.screens:
-            await screen.close()
-    assert [problem for screen in told.screens for problem in unexpected(screen)] == []
-
-
-def unexpected(screen: Screen) -> list[str]:
-    """Without what a browser says of connections that were cut."""
-    return [problem for problem in screen.unexpected() if "Failed to load resource: net::ERR_" not in problem]
+        await told.over()
 
 
 async def uses(screen: Screen, transport: str) -> None:
@@ -369,3 +360,19 @@ async def test_the_details_say_which_way_and_the_header_does_not(
     await screen.shows("#detail-transport", said)
     assert await screen.texts("#connection-text") == ["Live"]
     assert await screen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("wall", ["none", "refused", "buffered"])
+async def test_a_tab_that_was_frozen_comes_back_whole(abroad: Abroad, site: Site, wall: str) -> None:
+    laptop = await abroad.behind(wall)
+    life = await laptop.context.new_cdp_session(laptop.page)
+    await life.send("Page.setWebLifecycleState", {"state": "frozen"})
+    at_home = copy.copy(abroad)
+    at_home.site = site
+    phone = await at_home.open()
+    await phone.say("/rate 0 /long 3000")
+    await phone.ended("completed")
+    await life.send("Page.setWebLifecycleState", {"state": "active"})
+    await laptop.ended("completed")
+    assert await laptop.answer() == words(3000)
+    await abroad.same_as_reload(laptop)
