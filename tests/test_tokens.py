@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -20,8 +21,9 @@ from django.utils import timezone
 
 from chat import news
 from chat.errors import Refused
-from chat.models import AccessToken
+from chat.models import AccessToken, Conversation
 from chat.models.token import MOST, SECRET_LENGTH
+from chat.transport.access import Credential, check, enter
 
 Hear = Callable[[], Awaitable[Any]]
 HTMX = {"HX-Request": "true"}
@@ -150,8 +152,9 @@ def test_its_last_use_is_written_once_a_minute_at_most(issued: tuple[AccessToken
     def used(reads_and_writes: int) -> Any:
         with CaptureQueriesContext(connection) as captured:
             found = standing(secret)
+            assert found is not None
+            found.use()
         assert len(captured) == reads_and_writes
-        assert found is not None
         token.refresh_from_db()
         assert found.last_used_at == token.last_used_at
         return token.last_used_at
@@ -166,6 +169,16 @@ def test_its_last_use_is_written_once_a_minute_at_most(issued: tuple[AccessToken
 
 def test_to_look_by_key_is_no_use(issued: tuple[AccessToken, str]) -> None:
     assert AccessToken.by_key(issued[0].key)
+    assert AccessToken.objects.get().last_used_at is None
+
+
+def test_a_connection_is_a_use_and_a_signal_is_none(issued: tuple[AccessToken, str], alice: User) -> None:
+    credential = Credential(token=issued[0].key)
+    conversation, device = Conversation.begin(alice).pk, uuid.uuid4()
+    enter(credential, conversation, device, "A program")
+    assert AccessToken.objects.get().last_used_at is not None
+    AccessToken.objects.update(last_used_at=None)
+    check(credential, conversation, device)
     assert AccessToken.objects.get().last_used_at is None
 
 
@@ -241,7 +254,7 @@ def test_the_secret_is_shown_once_and_nothing_keeps_that_page(alice: User, htmx:
 def test_the_list_says_when_a_token_was_used(issued: tuple[AccessToken, str], alice: User) -> None:
     client = signed_in(alice)
     assert "never used" in page(client)
-    standing(issued[1])
+    issued[0].use()
     assert "never used" not in page(client)
     assert "last used" in page(client)
 
