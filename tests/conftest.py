@@ -17,6 +17,7 @@ from project import asgi
 from tests.device import Device
 from tests.doors import DOORS
 from tests.providers import PROVIDERS, Call, Recording
+from tests.remote import RemoteDevice
 
 pytest_plugins = ["tests.strict"]
 
@@ -116,5 +117,14 @@ async def device(host: hosts.Host, door: str) -> AsyncIterator[Callable[..., Dev
         return made[-1]
 
     yield make
+    for one in made:
+        await one.disconnect()
+
+
+@pytest.fixture
+async def devices() -> AsyncIterator[list[RemoteDevice]]:
+    """Of other processes. Put those you make here: they are disconnected when the test ends."""
+    made: list[RemoteDevice] = []
+    yield made
     for one in made:
         await one.disconnect()

@@ -48,15 +48,6 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
-@pytest.fixture
-async def devices() -> AsyncIterator[list[RemoteDevice]]:
-    """Put those you make here: they are disconnected at the end."""
-    made: list[RemoteDevice] = []
-    yield made
-    for one in made:
-        await one.disconnect()
-
-
 async def synced(device: RemoteDevice) -> RemoteDevice:
     await device.connect()
     await device.synced()

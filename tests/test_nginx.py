@@ -38,14 +38,6 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield made
 
 
-@pytest.fixture
-async def devices() -> AsyncIterator[list[RemoteDevice]]:
-    made: list[RemoteDevice] = []
-    yield made
-    for one in made:
-        await one.disconnect()
-
-
 def behind(front: Front, place: tuple[str, str], door: str, devices: list[RemoteDevice]) -> RemoteDevice:
     devices.append(RemoteDevice(front, *place, door=door))
     return devices[-1]

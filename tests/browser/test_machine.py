@@ -1,17 +1,15 @@
 """The page's connection by itself: a fake clock, fake lines, no luck. Run where it lives, in a browser."""
 
-import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page
 
-from tests.browser.conftest import CHROMIUM, FLAGS
+from tests.browser.conftest import on_one_loop
 from tests.browser.site import Site
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 # `s.attempt()` makes a machine; `s.pass(ms)` lets time pass, `s.sleep(ms)` too, but every timer fires late; what a
 # server would do to the newest line of a kind: `s.hello(name)`, `s.hear(name, frame)`, `s.end(name, how)`.
@@ -87,20 +85,16 @@ class Stage:
         return await self.page.evaluate(f"() => {{ {script} }}")
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def theatre(shared_site: Site) -> AsyncIterator[Page]:
-    """One browser for all of them: nothing here outlives its stage."""
-    if shutil.which(CHROMIUM) is None:
-        pytest.skip(f"NO BROWSER: {CHROMIUM} is missing, so the page's connection was not tested")
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = await launched.new_page()
-        await page.goto(f"{shared_site.url}/login/")
-        yield page
-        await launched.close()
+@on_one_loop(scope="module")
+async def theatre(browser: Browser, shared_site: Site) -> AsyncIterator[Page]:
+    """One page for all of them: nothing here outlives its stage."""
+    page = await browser.new_page()
+    await page.goto(f"{shared_site.url}/login/")
+    yield page
+    await page.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@on_one_loop()
 async def stage(theatre: Page) -> Stage:
     await theatre.evaluate(STAGE)
     return Stage(theatre)
