@@ -9,7 +9,10 @@ from importlib import import_module
 from bench.client import allow_many_sockets
 from bench.table import Row, markdown
 
-NAMES = ("fan_out", "latency", "runs", "cancel", "resume", "memory", "chaos", "doors", "slow_readers", "storm")
+NAMES = (
+    *("fan_out", "latency", "runs", "cancel", "resume", "memory"),
+    *("chaos", "doors", "slow_readers", "storm", "programs"),
+)
 
 
 def main(arguments: list[str]) -> None:

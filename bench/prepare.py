@@ -27,7 +27,7 @@ from django.utils import timezone
 
 from chat import log
 from chat.agent.scripted import long_text
-from chat.models import Conversation, Event, Kind, Message, Run
+from chat.models import AccessToken, Conversation, Event, Kind, Message, Run
 from chat.models.message import text_parts
 from chat.models.run import State
 
@@ -179,7 +179,12 @@ def main(
         if long_answer:
             text_bytes = make_long_answer(conversation, user, long_answer, finished=finished)
         made.append(describe(conversation))
-    return {"session": session_of(user), "conversations": made, "text_bytes": text_bytes}
+    return {
+        "session": session_of(user),
+        "token": AccessToken.issue(user, "Bench")[1],
+        "conversations": made,
+        "text_bytes": text_bytes,
+    }
 
 
 if __name__ == "__main__":
