@@ -3,7 +3,8 @@
 Programs follow one answer by each door. Unit: milliseconds from the provider's token to the program's `async for`.
 n: every token on every program. Baseline: as many bare devices of the bench, by the same door from the same server.
 Then one program with a cursor file is ended in the middle of an answer and started again, over and over: what it has
-been given in all its lives, put together, must be what the database says, and nothing given twice. n: its lives.
+been given in all its lives, put together, must be what the database says, and no event but text given twice.
+n: its lives.
 """
 
 import argparse
@@ -52,13 +53,20 @@ class Lives:
     starts: list[float] = field(default_factory=list)  # seconds from its start to `sync`
     holes: int = 0
     repeats: int = 0
+    serials: set[int] = field(default_factory=set)  # of what is not text, which may be given again as it is merged
     ended: set[str] = field(default_factory=set)  # runs
 
-    def take(self, event: events.MessageDelta | events.MessageSnapshot) -> None:
-        known = self.texts.get(event.message, "")
-        self.holes += event.offset > len(known)
-        self.repeats += isinstance(event, events.MessageDelta) and event.offset < len(known)
-        self.texts[event.message] = known[: event.offset] + event.text
+    def take(self, event: events.Event) -> None:
+        match event:
+            case events.MessageDelta() | events.MessageSnapshot():
+                known = self.texts.get(event.message, "")
+                self.holes += event.offset > len(known)
+                self.texts[event.message] = known[: event.offset] + event.text
+            case _:
+                self.repeats += event.serial in self.serials
+                self.serials.add(event.serial)
+                if isinstance(event, events.RunEnded):
+                    self.ended.add(event.run)
 
 
 async def bare(server: Process, made: dict[str, Any], door: str, options: argparse.Namespace) -> Way:
@@ -139,11 +147,9 @@ async def restarted(server: Process, made: dict[str, Any], door: str, file: Path
                     if life == 0:
                         # Long enough for all lives: some 8 tokens and a start each.
                         await conversation.send(stamps(options.lives * 20, options.rate))
-                elif isinstance(event, events.MessageDelta | events.MessageSnapshot):
+                elif isinstance(event, events.Event):
                     lives.take(event)
                     left -= 1
-                elif isinstance(event, events.RunEnded):
-                    lives.ended.add(event.run)
                 if (left <= 0 and not last) or lives.ended:
                     break
         if lives.ended:

@@ -307,9 +307,11 @@ def test_of_a_range_that_overlaps_only_the_new_is_taken_and_text_for_it_may_have
     assert taken(Reader(9, "epoch").take(overlapping, 1)) == [delta(6, 7, "merged, up to 12"), title(6, 11)]
 
 
-def test_the_cursor_of_a_batch_moves_with_its_last_event_alone() -> None:
-    items = Reader(6, "epoch").take(batch(6, 12, delta(6, 7), delta(6, 9)), 1)
-    assert [item.cursor for item in items] == [None, 12]
+def test_the_cursor_moves_through_a_batch_event_by_event_and_never_back() -> None:
+    items = Reader(6, "epoch").take(batch(6, 12, delta(6, 7), title(6, 9), delta(6, 10)), 1)
+    assert [item.cursor for item in items] == [7, 9, 12]
+    items = Reader(9, "epoch").take(batch(6, 12, delta(6, 7), title(6, 11), delta(6, 12)), 1)
+    assert [item.cursor for item in items] == [9, 11, 12]
 
 
 def test_an_event_of_a_type_we_do_not_know_moves_the_cursor() -> None:

@@ -89,8 +89,11 @@ class Reader:
         # stands at the serial of its first word, and may repeat what is known.
         events = frame.events if isinstance(frame, Batch) else (frame,)
         new = [event for event in events if event.serial > self.position or isinstance(event, TEXTS)]
+        # They come in the order of their serials, so whoever stops in the middle is not given again what they had; but
+        # the words of a merged text that stand further on are, for its serial is that of the first.
+        items = [Item(event, max(self.position, event.serial), self.epoch) for event in new]
+        items = items or [Item(None, epoch=self.epoch)]
         self.cursor = self.position = frame.serial
-        items = [Item(event, epoch=self.epoch) for event in new] or [Item(None, epoch=self.epoch)]
         items[-1] = dataclasses.replace(items[-1], cursor=frame.serial, size=size, counts=True)
         return items
 
