@@ -12,7 +12,7 @@ from chat.errors import Code, Refused
 BURST_SECONDS = 5
 REMEMBERED = 10_000  # devices; the one that spoke longest ago is forgotten, and has its whole burst again
 
-Speaker = tuple[Any, UUID]  # user, device
+Speaker = tuple[Any, UUID | None]  # user, device; None: whatever the user says without listening
 
 
 class Allowances:
@@ -20,6 +20,7 @@ class Allowances:
 
     def __init__(self) -> None:
         self._left: OrderedDict[Speaker, tuple[float, float]] = OrderedDict()  # → signals, at this moment
+        self._done: OrderedDict[Speaker, float] = OrderedDict()  # user, conversation → when
 
     def spend(self, speaker: Speaker) -> None:
         """Take one signal from the allowance, which fills again with time. Raises Refused when it is empty."""
@@ -32,3 +33,14 @@ class Allowances:
         self._left.move_to_end(speaker)
         if len(self._left) > REMEMBERED:
             self._left.popitem(last=False)
+
+    def is_due(self, who: tuple[Any, UUID], seconds: float) -> bool:
+        """True at most once in so many seconds for a user in a conversation."""
+        now = time.monotonic()
+        if now < self._done.get(who, now - seconds) + seconds:
+            return False
+        self._done[who] = now
+        self._done.move_to_end(who)
+        if len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
+        return True

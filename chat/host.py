@@ -100,15 +100,16 @@ class Host:
         while len(self.answers) > REMEMBERED:
             self.answers.popitem(last=False)
 
-    def heard_elsewhere(self, connection: str, user_id: Any, applied: int | None, *, pinged: bool) -> None:
+    def heard_elsewhere(self, connection: str, speaker: Connected, *, pinged: bool) -> None:
         """A device spoke over HTTP to this process, and its connection is another's: tell that one."""
-        said = {"by": user_id, "applied": applied, "pinged": pinged}
+        by = [speaker.user_id, str(speaker.device)]
+        said = {"by": by, "applied": speaker.applied, "pinged": pinged}
         self.desk.tell_people({"type": "people", "connection": connection, **said})
 
     def _on_people(self, message: dict[str, Any]) -> None:
         if "connection" in message:
             here = self.roster.named(message["connection"])
-            if here is not None and here.user_id == message["by"]:
+            if here is not None and [here.user_id, str(here.device)] == message["by"]:
                 here.heard_by_post(message["applied"], pinged=message["pinged"])
             return
         gone = [connection for connection in self.roster if _concerns(message, connection)]

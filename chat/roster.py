@@ -23,6 +23,7 @@ class Connected(Protocol):
     user: str
     user_id: Any
     device: UUID
+    applied: int | None
     heard_at: float
 
     @property

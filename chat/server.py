@@ -9,11 +9,15 @@ from functools import lru_cache, partial
 from typing import Any
 
 from autobahn.websocket.protocol import PreparedMessage
+from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from twisted.internet import defer, reactor
 
 from chat import host
 from chat.transport.websocket import SEND_FRAME
+
+MOST_BODY = 8 * 1024 * 1024  # of a request: daphne holds all of it before anybody can say no
+TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class DrainingServer(Server):  # type: ignore[misc]
@@ -31,6 +35,7 @@ class DrainingServer(Server):  # type: ignore[misc]
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
+        self.http_factory.buildProtocol = partial(_bounded, self.http_factory.buildProtocol)
         address = port.getHost()
         shown = f"[{address.host}]" if ":" in address.host else address.host
         print(f"Serving on http://{shown}:{address.port}/  (stop with Ctrl-C)", flush=True)
@@ -62,6 +67,35 @@ class DrainingServer(Server):  # type: ignore[misc]
         if left:
             # A task still pending when the interpreter ends can crash it.
             await asyncio.wait(left, timeout=2)
+
+
+class BoundedRequest(WebRequest):  # type: ignore[misc]
+    """Ends a connection whose body is larger than any door reads, instead of keeping it in memory and on disk."""
+
+    _read = 0
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - twisted's name
+        super().gotLength(length)
+        self._keep_to(length or 0)
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+        self._read += len(data)
+        self._keep_to(self._read)
+        if not self._refused:
+            super().handleContentChunk(data)
+
+    def _keep_to(self, size: int) -> None:
+        if size > MOST_BODY and not self._refused:
+            self._refused = True
+            self.channel.transport.write(TOO_LARGE)
+            self.channel.loseConnection()
+
+
+def _bounded(build: Any, address: Any) -> Any:
+    protocol = build(address)
+    protocol.requestFactory = BoundedRequest
+    return protocol
 
 
 def _send(protocol: Any, text: str) -> None:

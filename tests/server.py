@@ -41,6 +41,12 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def resident(self) -> int:
+        """Bytes of memory the process holds now."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+
     async def __aenter__(self) -> "Server":
         self.folder.mkdir(exist_ok=True)
         await self.manage("migrate", "--verbosity", "0")

@@ -317,20 +317,39 @@ async def test_readers_that_do_not_read_cost_little_and_hold_nobody_up(tmp_path:
             assert b"200" in await stream.readline()
             stuck.append(writer)
 
-        def resident() -> int:
-            assert server.process is not None
-            status = Path(f"/proc/{server.process.pid}/status").read_text()
-            return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
-
-        before = resident()
+        before = server.resident()
         for _ in range(3):
             ack = await reader.say("message.send", text="/rate 0 /long 60000")
             await reader.ended(ack["run"])
         assert reader.view.text_of(ack["run"]) == long_text(60_000)
-        grown = resident() - before
-        assert grown < 64 * 1024, f"{grown} KiB for twenty readers that do not read"
+        grown = server.resident() - before
+        assert grown < 64 * 2**20, f"{grown / 2**20:.0f} MiB for twenty readers that do not read"
         for writer in stuck:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
         await reader.disconnect()
+
+
+@pytest.mark.parametrize("said", ["content-length: 300000000", "transfer-encoding: chunked"])
+async def test_a_body_that_is_far_too_large_is_refused_before_it_fills_the_memory(server: Server, said: str) -> None:
+    conversation, _ = await begin(server)
+    before = server.resident()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    path = f"/api/conversations/{conversation}/signals?device={uuid.uuid4()}"
+    writer.write(f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{said}\r\n\r\n".encode())
+    piece = b"x" * 65_536
+    chunk = b"%x\r\n%s\r\n" % (len(piece), piece) if "chunked" in said else piece
+    status = asyncio.create_task(reader.readline())
+    with contextlib.suppress(ConnectionError):
+        for _ in range(4_000):  # 250 MB, if they were wanted
+            writer.write(chunk)
+            await writer.drain()
+            if status.done():
+                break
+    async with asyncio.timeout(10):
+        assert int((await status).split()[1]) in {403, 413}
+    assert server.resident() - before < 40 * 2**20
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import uuid
 from typing import Any
 
 import pytest
@@ -12,32 +11,9 @@ from django.contrib.auth.models import User
 from chat import host as hosts
 from chat.models import Conversation
 from tests.device import sign_in, until
-from tests.doors import Exchange
+from tests.poller import Poller
 
 pytestmark = pytest.mark.usefixtures("quiet")
-
-
-class Poller:
-    """Asks by hand: nothing is asked again by itself."""
-
-    def __init__(self, conversation: Conversation, session: str) -> None:
-        self.path = f"/api/conversations/{conversation.pk}"
-        self.known = {"host": "testserver", "cookie": f"sessionid={session}", "origin": "http://testserver"}
-        self.device = str(uuid.uuid4())
-
-    def ask(self, **query: str) -> Exchange:
-        return Exchange("GET", f"{self.path}/events", {"device": self.device, **query}, self.known)
-
-    async def answer(self, **query: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(await self.ask(**query).whole())
-        return answer
-
-    async def say(self, **signal: Any) -> None:
-        body = json.dumps({"id": str(uuid.uuid4()), **signal}).encode()
-        said = json.loads(
-            await Exchange("POST", f"{self.path}/signals", {"device": self.device}, self.known, body).whole()
-        )
-        assert said["type"] == "ack"
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from django.http import HttpRequest
 from chat.errors import Code, Refused
 from chat.models import AccessToken, Device, Participant
 
+NO_TOKEN = "This access token does not let you in: it was revoked, or is none."  # noqa: S105 - words
+
 
 class Credential(NamedTuple):
     """What a connection was opened with: a browser's session, or the hash of an access token. Never a secret itself."""
@@ -26,7 +28,9 @@ def credential_of(scope: dict[str, Any]) -> Credential:
     scheme, _, secret = dict(scope["headers"]).get(b"authorization", b"").decode("latin1").partition(" ")
     if scheme.lower() == "bearer":
         return Credential(token=AccessToken.key_of(secret.strip()))
-    return Credential(session=scope["cookies"].get(settings.SESSION_COOKIE_NAME))
+    session = scope["cookies"].get(settings.SESSION_COOKIE_NAME, "")
+    # What no session of ours is called does not reach the database: PostgreSQL fails on a NUL.
+    return Credential(session=session if session.isascii() and session.isprintable() else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def enter(credential: Credential, conversation: uuid.UUID, device: uuid.UUID, na
         token.use()
     session = credential.session or ""
     if known is None:
-        known = Device.first_seen(participant.user, device, name, session)
+        known = Device.first_seen(participant.user, device, _presentable(name), session)
     else:
         known.seen(session)
     return Access(participant, known)
@@ -90,7 +94,7 @@ def _find(
     """The device is None if the user has none of that id that is not revoked."""
     user, token = _owner(credential)
     if user is None:
-        raise Refused(Code.SIGNED_OUT, signed_out)
+        raise Refused(Code.SIGNED_OUT, signed_out if credential.token is None else NO_TOKEN)
     # One query: when everybody comes back at once, each query counts a thousand times.
     here = FilteredRelation("user__devices", condition=Q(user__devices__pk=device, user__devices__revoked_at=None))
     found = Participant.objects.annotate(here=here).select_related(
@@ -103,3 +107,8 @@ def _find(
         raise Refused(Code.FORBIDDEN, outside)
     known: Device | None = getattr(participant, "here", None)
     return participant, known, token
+
+
+def _presentable(name: str) -> str:
+    """A device's name without what no list can show and no database need take."""
+    return "".join(one for one in name if one.isprintable()).strip()

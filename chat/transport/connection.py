@@ -35,7 +35,6 @@ class Connection:
 
     __slots__ = (
         "_greeted",
-        "_typed_at",
         "applied",
         "closing",
         "conversation",
@@ -83,7 +82,6 @@ class Connection:
         self.heard_at = time.monotonic()
         self.closing = False
         self._greeted = asyncio.Event()
-        self._typed_at = -float(TYPING_SECONDS)
 
     async def admit(self, device_name: str) -> Access:
         """Check who this is. Raises Refused. Call before the transport accepts."""
@@ -161,8 +159,7 @@ class Connection:
 
     async def _snapshot(self) -> int:
         serial, frames = await snapshot(self.host.database, self.conversation, self.encoding)
-        assert self.feed is not None
-        self.feed.cursor = serial
+        # The cursor moves with `sync`: whoever is cut off before that must be shown all of it again.
         for frame in frames:
             self.send(frame)
         return serial
@@ -241,7 +238,8 @@ class Connection:
         if known is not None:  # asked again because the line was cut before the answer
             return known
         try:
-            self.host.allowances.spend((self.user_id, self.device))
+            # Whoever speaks without listening may name a new device each time: those share what their user has.
+            self.host.allowances.spend((self.user_id, self.device if self.feed is not None else None))
             ack = await self.host.database.run(self._carry_out, signal)
         except Refused as refusal:
             return wire.nack(signal_id, refusal)
@@ -259,10 +257,8 @@ class Connection:
     # --- what others are told of it, and it of others -------------------------------------------------------
 
     def _typing(self) -> None:
-        now = time.monotonic()
-        if now < self._typed_at + TYPING_SECONDS / 4:  # every device is told each time: no flood
-            return
-        self._typed_at = now
+        if not self.host.allowances.is_due((self.user_id, self.conversation), TYPING_SECONDS / 4):
+            return  # every device is told each time: no flood
         frame = {"type": "typing", "user": self.user, "expires_in": TYPING_SECONDS}
         self.host.desk.whisper(self.conversation, frame, self.name)
 

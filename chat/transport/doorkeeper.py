@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from chat.database import Database
 from chat.models import AccessToken, Device, Participant
-from chat.transport.access import Credential, user_of
+from chat.transport.access import NO_TOKEN, Credential, user_of
 from chat.transport.close import Close
 from chat.transport.connection import Connection
 
@@ -44,7 +44,8 @@ class Doorkeeper:
         verdicts = await self._database.run(judge, rows, self._good)
         for connection, verdict in zip(connections, verdicts, strict=True):
             if verdict is not None:
-                await connection.bye(verdict, REASONS[verdict])
+                by_token = verdict is Close.SIGNED_OUT and connection.credential.token is not None
+                await connection.bye(verdict, NO_TOKEN if by_token else REASONS[verdict])
 
 
 def judge(rows: Iterable[tuple[Credential, int, UUID, UUID]], good: Good) -> list[Close | None]:

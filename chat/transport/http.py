@@ -94,7 +94,7 @@ class Request:
         """True unless a page of another site may have made a signed-in browser send it."""
         if self.credential.token is not None:
             return True
-        if b"origin" in self.headers:
+        if self.headers.get(b"origin"):
             return is_allowed(self.scope)
         return self.headers.get(b"sec-fetch-site") == b"same-origin"
 

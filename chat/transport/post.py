@@ -34,6 +34,8 @@ async def signals(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         found = await host.running()
         text = await _body(receive)
+        if text is None:
+            return
         if not request.is_ours():
             refusal = Refused(Code.CSRF, "A page of another site may not speak here.")
             said = wire.nack(wire.signal_id_in(text), refusal)
@@ -56,20 +58,24 @@ async def _answer(found: Host, request: Request, text: str | bytes) -> str:
         return said
     # The device's connection is in another process, or there is none: one for this signal alone.
     passing, _ = connect(found, request)
+    passing.name = request.connection_name or passing.name
     await admit(passing, request)
     said = await passing.answer(text)
     if request.connection_name:
-        found.heard_elsewhere(request.connection_name, passing.user_id, passing.applied, pinged=said == PONG)
+        found.heard_elsewhere(request.connection_name, passing, pinged=said == PONG)
     return said
 
 
-async def _body(receive: Receive) -> str | bytes:
-    """The text of the body; bytes if it is none. Of what is too large, no more than shows that it is."""
+async def _body(receive: Receive) -> str | bytes | None:
+    """The text of the body; bytes if it is none. Of what is too large, no more than shows that it is.
+
+    None if it was cut off: what has come may look whole, and is not all that was to be said.
+    """
     kept, read, more = bytearray(), 0, True
     while more and read < MOST_READ:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
+            return None
         read += len(message.get("body", b""))
         if len(kept) <= wire.MAX_SIGNAL_BYTES:
             kept += message.get("body", b"")
