@@ -19,6 +19,7 @@ from chat.client import View, events
 from chat.client.events import Ending, Part, Problem, Who
 from chat.client.terminal import Plain, Screen, how_it_ended, plain
 from tests.device import until
+from tests.fault_proxy import FaultProxy
 from tests.remote import RemoteDevice, begin
 from tests.server import PYTHON, ROOT, Server
 
@@ -44,8 +45,8 @@ async def token(server: Server) -> str:
     return (await server.python(TOKEN)).split()[-1]
 
 
-def page(server: Server, conversation: str) -> str:
-    return f"{server.url}/conversations/{conversation}/"
+def page(place: Server | FaultProxy, conversation: str) -> str:
+    return f"{place.url}/conversations/{conversation}/"
 
 
 def environment(server: Server, token: str) -> dict[str, str]:
@@ -89,7 +90,12 @@ async def test_nothing_said_is_nothing_printed(server: Server, token: str) -> No
 @real
 @pytest.mark.parametrize(
     ("said", "told"),
-    [("/echo So far\n/fail overloaded", "failed"), ("x" * 70_000, "too_large"), ("/lost", "interrupted")],
+    [
+        ("/refuse", "refusal"),
+        ("/echo So far\n/fail overloaded", "failed"),
+        ("x" * 70_000, "too_large"),
+        ("/lost", "interrupted"),
+    ],
 )
 async def test_what_does_not_end_well_is_said_and_is_the_exit_code(
     server: Server, token: str, said: str, told: str
@@ -98,6 +104,25 @@ async def test_what_does_not_end_well_is_said_and_is_the_exit_code(
     code, _, err = await piped(server, token, page(server, conversation), said)
     assert code == 1
     assert told in err
+    assert "Traceback" not in err
+
+
+@real
+async def test_what_there_is_of_an_answer_that_ended_early_is_printed(server: Server, token: str) -> None:
+    conversation, _ = await begin(server)
+    code, out, err = await piped(server, token, page(server, conversation), "/long 3 /max")
+    assert (code, out) == (1, "word1 word2 word3\n")
+    assert err.endswith("CommandError: [ended: max_tokens]\n")
+
+
+@real
+async def test_what_cannot_be_kept_is_said_at_the_end(server: Server, token: str, tmp_path: Path) -> None:
+    conversation, _ = await begin(server)
+    (tmp_path / "file").touch()
+    url = page(server, conversation)
+    code, out, err = await piped(server, token, url, "/echo Me", "--state", str(tmp_path / "file" / "state"))
+    assert (code, out) == (1, "")
+    assert "Not a directory" in err
     assert "Traceback" not in err
 
 
@@ -111,11 +136,16 @@ async def test_who_may_not_come_in_is_told_so(server: Server, token: str) -> Non
         (token, page(server, str(uuid.uuid4())), "forbidden"),
         (token, f"{server.url}/somewhere/", "address of a conversation"),
         ("", page(server, conversation), "access token is needed"),
+        (" \n", page(server, conversation), "access token is needed"),
+        ("cvt_non\nsense", page(server, conversation), "access token is none"),
+        ("cvt_nonsensé", page(server, conversation), "access token is none"),
+        (f" {token}\n", page(server, other), "forbidden"),
     ):
         code, out, err = await piped(server, secret, url, "Hello?")
         assert (code, out) == (1, ""), err
         assert told in err
         assert "Traceback" not in err
+        assert "sens" not in err, "a secret"
 
 
 class Keyboard:
@@ -151,13 +181,15 @@ class Keyboard:
 
 
 @asynccontextmanager
-async def sits_at(server: Server, token: str, conversation: str, *options: str) -> AsyncIterator[Keyboard]:
+async def sits_at(
+    server: Server, token: str, conversation: str, *options: str, by: FaultProxy | None = None
+) -> AsyncIterator[Keyboard]:
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         PYTHON,
         "manage.py",
         "chat",
-        page(server, conversation),
+        page(by or server, conversation),
         *options,
         cwd=ROOT,
         env=environment(server, token),
@@ -225,6 +257,30 @@ async def test_ctrl_c_leaves_and_stops_nothing(server: Server, token: str) -> No
     (run,) = other.view.runs
     assert (await other.ended(run))["state"] == "completed"
     await other.disconnect()
+
+
+def lines_with(words: str, screen: str) -> set[str]:
+    return {line for line in plain(screen).split("\n") if words in line}
+
+
+@real
+async def test_what_is_said_of_the_connection_stands_on_lines_of_its_own(server: Server, token: str) -> None:
+    conversation, _ = await begin(server)
+    mine = (await server.python(TOKEN)).split()[-1]
+    revoke = "from chat.models import AccessToken; AccessToken.by_key(AccessToken.key_of({!r})).revoke()"
+    async with FaultProxy(server.port) as proxy, sits_at(server, mine, conversation, by=proxy) as alice:
+        alice.type("/rate 30 /long 5000")
+        await alice.shows("word9 ")
+        proxy.reset()
+        await alice.shows("-- reconnecting")
+        await until(lambda: alice.screen.count("-- live by websocket --") == 2, "live again", 20.0)
+        assert {line[:3] for line in lines_with("--", alice.screen)} == {"-- "}
+        seen = len(alice.screen)
+        await until(lambda: "word" in alice.screen[seen:], "more of the answer")
+        await server.python(revoke.format(mine))
+        assert await alice.process.wait() == 1
+        await alice.shows("CommandError")
+        assert {line[:13] for line in lines_with("CommandError", alice.screen)} == {"CommandError:"}
 
 
 @real

@@ -5,9 +5,11 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from chat.client import (
     events,
     frames,
 )
-from chat.client.address import Address
+from chat.client.address import Address, Identity
 from chat.client.frames import Ack, Bye, Hello, Limits, Nack, Reset, Snapshot, SnapshotText, Sync
 from chat.client.machine import PATIENCE, Act, Beat, Drop, Machine, Open
 from chat.client.memory import FIRST
@@ -497,7 +499,7 @@ def test_it_needs_neither_django_nor_anything_else_of_the_project() -> None:
 def test_what_is_kept_in_a_file_is_there_again_and_nobody_elses(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "cursor.json"
     assert FileStore(path).load() is None
-    saved = Saved("conversation", "device", "epoch", 12, (signal(1), signal(2)))
+    saved = Saved("conversation", str(uuid.UUID(int=2)), "epoch", 12, (signal(1), signal(2)))
     FileStore(path).save(replace(saved, cursor=3))
     FileStore(path).save(saved)
     assert FileStore(path).load() == saved
@@ -505,11 +507,311 @@ def test_what_is_kept_in_a_file_is_there_again_and_nobody_elses(tmp_path: Path) 
     assert [found.name for found in path.parent.iterdir()] == ["cursor.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"conversation": 1, "device": 2, "epoch": 3, "cursor": "x"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "[" * 200_000, "7"], ids=lambda text: text[:9] or "empty")
 def test_a_file_that_is_not_ours_begins_afresh(tmp_path: Path, text: str) -> None:
     path = tmp_path / "cursor.json"
     path.write_text(text)
     assert FileStore(path).load() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("conversation", 1),
+        ("device", None),
+        ("device", "zz"),
+        ("device", 2),
+        ("epoch", 3),
+        ("epoch", "\udce9"),
+        ("cursor", "x"),
+        ("cursor", 1.5),
+        ("cursor", float("inf")),
+        ("cursor", -1),
+        ("cursor", True),
+        ("cursor", 2**63),
+        ("signals", None),
+        ("signals", "hello"),
+        ("signals", ["hello"]),
+        ("signals", [{}]),
+        ("signals", [{"type": "message.send", "id": 5}]),
+        ("signals", [{"type": "message.send", "id": "five"}]),
+    ],
+)
+def test_a_file_that_was_changed_by_somebody_begins_afresh(tmp_path: Path, name: str, value: Any) -> None:
+    path = tmp_path / "cursor.json"
+    saved = Saved("conversation", str(uuid.UUID(int=2)), "epoch", 12, (signal(1),))
+    FileStore(path).save(saved)
+    assert FileStore(path).load() == saved
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    assert FileStore(path).load() is None
+
+
+NOWHERE = f"http://127.0.0.1:1/conversations/{uuid.UUID(int=1)}/"  # nobody listens there
+
+
+class Disk(MemoryStore):
+    """May be full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = True
+        self.refused = 0
+
+    def save(self, saved: Saved) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError("No space left")
+        super().save(saved)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_write_that_failed_is_tried_again_and_the_last_one_is_of_the_newest_state(
+    ends: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk()
+    async with connect(NOWHERE, "token", store=disk, memory=Memory()) as one:
+        saying = asyncio.create_task(one.send("Kept"))
+        await until(lambda: disk.refused)
+        disk.full = False
+        if not ends:
+            await until(lambda: disk.saved is not None, "another write")
+            disk.saved = None
+    with pytest.raises(Left):
+        await saying
+    assert disk.saved is not None
+    assert [kept["text"] for kept in disk.saved.signals] == ["Kept"]
+    assert [one.message for one in caplog.records if "No space left" in one.message], "it is said while it lasts"
+
+
+async def test_the_last_write_waits_for_the_one_before() -> None:
+    class Slow(MemoryStore):
+        inside = most = 0
+        together = threading.Event()
+
+        def save(self, saved: Saved) -> None:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            if self.inside > 1:
+                self.together.set()
+            self.together.wait(0.2)
+            super().save(saved)
+            self.inside -= 1
+
+    slow = Slow()
+    async with connect(NOWHERE, "token", store=slow, memory=Memory()) as one:
+        saying = asyncio.create_task(one.send("Kept"))
+        await until(lambda: slow.inside)
+    assert slow.most == 1
+    with pytest.raises(Left):
+        await saying
+
+
+async def test_what_ended_the_block_is_not_hidden_by_what_the_store_says() -> None:
+    disk = Disk()
+    with pytest.raises(KeyError) as raised:
+        async with connect(NOWHERE, "token", store=disk, memory=Memory()):
+            raise KeyError("mine")
+    assert "No space left" in raised.value.__notes__[0]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), connect(NOWHERE, "token", store=disk, memory=Memory()) as one:
+            await one.send("Is anybody there?")
+
+    async def says() -> None:
+        async with connect(NOWHERE, "token", store=disk, memory=Memory()) as one:
+            await one.send("Is anybody there?")
+
+    before = disk.refused
+    saying = asyncio.create_task(says())
+    await until(lambda: disk.refused > before)
+    saying.cancel()
+    await asyncio.wait([saying])
+    assert saying.cancelled()
+    with pytest.raises(OSError, match="No space left"):
+        async with connect(NOWHERE, "token", store=disk, memory=Memory()):
+            pass
+
+
+async def test_what_cannot_begin_leaves_no_task_behind() -> None:
+    store = MemoryStore()
+    store.saved = Saved(str(uuid.UUID(int=1)), str(uuid.UUID(int=2)), signals=({},))
+    with pytest.raises(KeyError):
+        async with connect(NOWHERE, "token", store=store, memory=Memory()):
+            pass
+
+    def fails(conversation: Conversation) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with connect(NOWHERE, "token", on_state=fails, memory=Memory()):
+            pass
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("odd", [" ", "\n", "\r\nX-Other: ", "ï", "\x00", "\udce9"])
+@pytest.mark.parametrize("kind", ["token", "session"])
+async def test_a_secret_that_no_header_takes_is_refused_at_once_and_not_repeated(kind: str, odd: str) -> None:
+    secrets: dict[str, Any] = {kind: f"cvt_qqq{odd}zzz"}
+    with pytest.raises(ValueError, match="other characters") as raised:
+        async with connect(NOWHERE, **secrets, memory=Memory()):
+            pass
+    told = "".join(traceback.format_exception(raised.value))
+    assert "qqq" not in told
+    assert "zzz" not in told
+
+
+def test_a_secret_is_not_shown_with_the_rest() -> None:
+    assert "qqq" not in repr(Identity.of("cvt_qqq", "qqq"))
+
+
+# --- somebody else than our server --------------------------------------------------------------------------
+
+GREETING: list[dict[str, Any]] = [
+    {"type": "hello", **dataclasses.asdict(HELLO)},
+    {"type": "snapshot", "serial": 5, "title": "", "turns": [], "queue": [], "people": [], "older": None},
+    {"type": "sync", "serial": 5},
+]
+JSON, STREAM = "200 OK\r\nContent-Type: application/json", "200 OK\r\nContent-Type: text/event-stream"
+EVENTS = f"{STREAM}\r\nX-Ends: at once"
+FORBIDDEN = "403 Forbidden\r\nContent-Type: application/json"
+DEEP = "[" * 200_000
+
+
+@asynccontextmanager
+async def impostor(answer: Callable[[str], tuple[str, str]]) -> AsyncIterator[tuple[str, list[str]]]:
+    """The page, and the requests there were: `answer("GET /path")` is status and headers, and a body.
+
+    A stream stays open.
+    """
+    asked: list[str] = []
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            asked.append(head.rpartition("?")[0])
+            status, body = answer(asked[-1])
+            length = "" if status == STREAM else f"Content-Length: {len(body)}\r\n"
+            writer.write(f"HTTP/1.1 {status}\r\n{length}Connection: close\r\n\r\n{body}".encode())
+            await writer.drain()
+            while status == STREAM and await reader.read(65_536):
+                pass
+        writer.close()
+
+    listening = await asyncio.start_server(speak, "127.0.0.1", 0)
+    try:
+        port = listening.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/conversations/{uuid.UUID(int=1)}/", asked
+    finally:
+        listening.close()
+        await listening.wait_closed()
+
+
+async def again(one: Conversation, condition: Callable[[], bool]) -> None:
+    """Wait for it without the delays between tries."""
+
+    def hurried() -> bool:
+        one.hurry()
+        return condition()
+
+    await until(hurried, "that it is tried again")
+
+
+def streamed(*frames: dict[str, Any]) -> str:
+    return "".join(f"data: {json.dumps(one)}\n\n" for one in frames)
+
+
+@pytest.mark.parametrize("transport", [SSE, POLL])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (JSON, DEEP),
+        (FORBIDDEN, DEEP),
+        (JSON, '{"connection": "x", "frames": [1]}'),
+        (JSON, '{"connection": "x", "frames": [{}]}'),
+        (JSON, '{"connection": "x", "frames": [{"type": []}]}'),
+        (JSON, '{"type": "bye"}'),
+        (FORBIDDEN, '{"type": "bye"}'),
+        (FORBIDDEN, '{"type": "bye", "code": "x", "close": "4503"}'),
+        (FORBIDDEN, '{"type": []}'),
+        (EVENTS, f"data: {DEEP}\n\n"),
+        (EVENTS, 'data: {"type": []}\n\n'),
+    ],
+    ids=lambda text: text[:3] + text[-30:].strip(),
+)
+async def test_an_answer_that_is_not_ours_is_a_lost_try(transport: Transport, status: str, body: str) -> None:
+    async with (
+        impostor(lambda _: (status, body)) as (url, asked),
+        connect(url, "token", transports=[transport], memory=Memory()) as one,
+    ):
+        await again(one, lambda: len(asked) > 2)
+        assert one.state is not State.STOPPED
+        assert one.trouble
+
+
+@pytest.mark.parametrize("text", [DEEP, "1", "{}", '{"type": []}'], ids=lambda text: text[:5])
+async def test_what_comes_by_a_websocket_and_is_no_frame_is_a_lost_try(text: str) -> None:
+    connections = 0
+
+    async def babbles(socket: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        await socket.send(text)
+        await socket.wait_closed()
+
+    async with serve(babbles, "127.0.0.1", 0) as elsewhere:
+        port = next(iter(elsewhere.sockets)).getsockname()[1]
+        url = f"http://127.0.0.1:{port}/conversations/{uuid.UUID(int=1)}/"
+        async with connect(url, "token", transports=[WEBSOCKET], memory=Memory()) as one:
+            await again(one, lambda: connections > 2)
+            assert one.state is not State.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (JSON, DEEP),
+        (JSON, '{"type": "nack"}'),
+        (JSON, '{"type": "ack", "serial": "5"}'),
+        (JSON, '{"type": "bye"}'),
+        (JSON, '{"type": []}'),
+        ("503 Away", '{"type": "bye"}'),
+    ],
+    ids=lambda text: text[:3] + text[-12:],
+)
+async def test_a_signal_whose_answer_is_not_ours_is_asked_again(status: str, body: str) -> None:
+    others = [(status, body)]
+
+    def answer(asked: str) -> tuple[str, str]:
+        if asked.startswith("GET"):
+            return STREAM, streamed(*GREETING)
+        return others.pop() if others else (JSON, '{"type": "ack", "run": "r"}')
+
+    async with impostor(answer) as (url, _), connect(url, "token", transports=[SSE], memory=Memory()) as one:
+        async with asyncio.timeout(10):
+            assert (await one.send("Hi")).run == "r"
+        assert others == []
+
+
+async def test_a_goodbye_that_is_not_ours_is_what_its_status_says() -> None:
+    def answer(asked: str) -> tuple[str, str]:
+        return (STREAM, streamed(*GREETING)) if asked.startswith("GET") else (FORBIDDEN, '{"type": "bye"}')
+
+    async with impostor(answer) as (url, _), connect(url, "token", transports=[SSE], memory=Memory()) as one:
+        with pytest.raises(Refused) as refusal:
+            async with asyncio.timeout(10):
+                await one.send("Hi")
+        assert refusal.value.code == "http_403"
+
+
+@pytest.mark.parametrize("elsewhere", ["https://127.0.0.1:1/", "/login", "http://[", "mailto:somebody"])
+async def test_a_websocket_that_is_sent_on_to_a_page_is_refused_and_the_next_transport_tried(elsewhere: str) -> None:
+    def answer(asked: str) -> tuple[str, str]:
+        if "/api/" in asked:
+            return STREAM, streamed(*GREETING)
+        return f"301 Moved\r\nLocation: {elsewhere}", ""
+
+    async with impostor(answer) as (url, _), connect(url, "token", memory=Memory()) as one:
+        await until(lambda: one.state is State.LIVE, "live by another one")
+        assert one.transport is SSE
 
 
 # --- with a server ------------------------------------------------------------------------------------------
@@ -633,18 +935,42 @@ async def test_an_answer_is_streamed_to_two_programs(server: Server, transport: 
         await agrees(other, url, session)
 
 
-@real
-async def test_a_token_lets_in_over_every_transport(server: Server) -> None:
-    conversation, _ = await begin(server)
+async def token_of_alice(server: Server) -> str:
     code = (
         "from django.contrib.auth.models import User\nfrom chat.models.token import AccessToken\n"
         "print(AccessToken.issue(User.objects.get(username='alice'), 'test')[1])"
     )
-    token = (await server.python(code)).split()[-1]
+    return (await server.python(code)).split()[-1]
+
+
+@real
+async def test_a_token_lets_in_over_every_transport(server: Server) -> None:
+    conversation, _ = await begin(server)
+    token = await token_of_alice(server)
     for transport in Transport:
-        async with program(page(server, conversation), token, transports=[transport]) as one:
+        async with program(page(server, conversation), f" {token}\n", transports=[transport]) as one:
             ack = await one.conversation.send(f"/echo by {transport}")
             assert await one.ended(ack.run) == f"by {transport}"
+
+
+@real
+async def test_the_first_example_of_its_page_runs(server: Server, tmp_path: Path) -> None:
+    conversation, _ = await begin(server)
+    example = (ROOT / "docs" / "client.md").read_text().split("```python\n")[1].split("```")[0]
+    address = next(line.split('"')[1] for line in example.splitlines() if line.startswith("PAGE"))
+    Address.of(address)
+    reporter = tmp_path / "reporter.py"
+    reporter.write_text(example.replace(address, page(server, conversation)).replace("Where to?", "/echo That way"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(reporter),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "CONVERSATION_TOKEN": await token_of_alice(server)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+    assert (process.returncode, out) == (0, b"That way\n")
 
 
 @real

@@ -1,11 +1,12 @@
 """From the address of a conversation's page to those of its doors, and who we say we are there."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 _PAGE = re.compile(r"(?P<prefix>.*?)/conversations/(?P<id>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})/?")
 SUBPROTOCOL = "conversation.v1.json"
+_SECRET = re.compile(r"[!-~]*")  # what a header takes as one word
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,18 @@ class Address:
 class Identity:
     """An access token, or the cookie of a session."""
 
-    token: str = ""
-    session: str = ""
+    token: str = field(default="", repr=False)
+    session: str = field(default="", repr=False)
     cookie: str = "sessionid"
+
+    @classmethod
+    def of(cls, token: str, session: str = "") -> "Identity":
+        """As they come out of a file, with a line's end. Raises ValueError, which does not repeat the secret."""
+        token, session = token.strip(), session.strip()
+        for name, secret in (("access token", token), ("session", session)):
+            if _SECRET.fullmatch(secret) is None:
+                raise ValueError(f"The {name} is none: it has spaces or other characters that no {name} has.")
+        return cls(token, session)
 
     def headers(self) -> dict[str, str]:
         if self.token:

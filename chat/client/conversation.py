@@ -77,6 +77,7 @@ class Conversation(Verbs):
             self._asking.outbox.ask(signal)
 
     def start(self) -> None:
+        self._keeper.start()
         self._line.start()
 
     # --- what is known --------------------------------------------------------------------------------------
@@ -256,9 +257,9 @@ async def connect(
 
     `token` is an access token; `session` a session's cookie in its place. `cursor_file` or `store` keep device, cursor
     and what was not answered, for the next time; with `resume=False` that begins with a snapshot all the same.
-    `transports`: only these, in this order. Raises ValueError for an address that is none.
+    `transports`: only these, in this order. Raises ValueError for an address or a token that is none.
     """
-    address = Address.of(url)
+    address, identity = Address.of(url), Identity.of(token, session)
     keeping: Store = store or (FileStore(cursor_file) if cursor_file is not None else MemoryStore())
     found = await asyncio.to_thread(keeping.load)
     saved = Saved(address.conversation, device or (found.device if found is not None else str(uuid.uuid4())))
@@ -266,7 +267,7 @@ async def connect(
         saved = found if resume else Saved(saved.conversation, saved.device, signals=found.signals)
     conversation = Conversation(
         address,
-        Identity(token, session),
+        identity,
         Keeper(keeping, saved),
         name=name,
         memory=memory,
@@ -274,10 +275,13 @@ async def connect(
         tls=tls,
         on_state=on_state,
     )
-    conversation.start()
     try:
+        conversation.start()
         yield conversation
-    except BaseException:
-        await conversation.leave(done=False)
+    except BaseException as error:
+        try:
+            await conversation.leave(done=False)
+        except Exception as another:  # noqa: BLE001 - the program's own comes first, and a cancel is not to be lost
+            error.add_note(f"Leaving the conversation failed as well: {another!r}")
         raise
     await conversation.leave()

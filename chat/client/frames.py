@@ -236,7 +236,19 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     if typing.get_origin(hint) is types.UnionType:
         some = _reader(next(one for one in typing.get_args(hint) if one is not types.NoneType))
         return lambda value: None if value is None else some(value)
-    return lambda value: value
+    return _scalar_reader(hint) if hint in (str, int, float, bool) else lambda value: value
+
+
+def _scalar_reader(hint: type[Any]) -> Callable[[Any], Any]:
+    """What is read is reckoned with later, where nobody expects a text for a number."""
+    kinds = (int, float) if hint is float else (hint,)
+
+    def read_scalar(value: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise TypeError(f"{type(value).__name__} in place of {hint.__name__}")
+        return value
+
+    return read_scalar
 
 
 def _class_reader(kind: type[Any]) -> Callable[[Mapping[str, Any]], Any]:
@@ -261,13 +273,13 @@ READERS = {kind: _class_reader(kind) for kind in TYPES.values()}
 
 def read(fields: Mapping[str, Any]) -> Event | Frame | None:
     """A frame as it came over the wire, typed; None if it is of a type we do not know. Raises Unreadable."""
-    kind = TYPES.get(fields.get("type", ""))
     try:
+        kind = TYPES.get(fields.get("type", ""))
         if kind is Batch or (kind is None and "after" in fields and "serial" in fields):
             return _read_batch(fields)
         return None if kind is None else READERS[kind](fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Unreadable(f"a {fields['type']} frame we cannot read: {error!r}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"a {fields.get('type')} frame we cannot read: {error!r}") from error
 
 
 def _read_batch(fields: Mapping[str, Any]) -> Batch:

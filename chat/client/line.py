@@ -62,9 +62,11 @@ class Line:
         self._do(self.machine.start(self._loop.time()))
 
     async def stop(self) -> None:
-        self._do(self.machine.stop())
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        try:
+            self._do(self.machine.stop())
+        finally:  # also when whoever is told of it fails
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
     def say(self, signal: Signal) -> None:
         """Send it if the server has greeted us. Else it is not sent: it will be, with the rest, when it has."""

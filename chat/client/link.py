@@ -52,8 +52,13 @@ def parsed(text: str | bytes) -> dict[str, Any]:
     """A frame's fields. Raises Lost: whoever sends something else is not our server."""
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets in brackets, deeper than any frame of ours
         fields = None
-    if not isinstance(fields, dict):
+    return frame(fields)
+
+
+def frame(fields: Any) -> dict[str, Any]:
+    """The same of what was JSON already."""
+    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise Lost("what came is not a frame", refused=True)
     return fields

@@ -9,9 +9,9 @@ from typing import Any
 import httpx2
 
 from chat.client.errors import Lost
-from chat.client.link import Ears, Place
+from chat.client.link import Ears, Place, frame
 from chat.client.outbox import Signal
-from chat.client.post import Poster, frame_in
+from chat.client.post import Poster, body_of
 from chat.client.sse import FOREVER, broken, refused
 
 LONGEST_WAIT = 20.0  # seconds; common proxies end a request that is silent for thirty
@@ -55,7 +55,7 @@ class PollLink:
             headers={**self._place.identity.headers(), "Accept": "application/json"},
             timeout=FOREVER,
         )
-        answer = frame_in(response)
+        answer = body_of(response)
         if response.status_code != httpx2.codes.OK or answer is None:
             refused(self._ears, response)
         if answer is None or not isinstance(answer.get("frames"), list):
@@ -65,10 +65,10 @@ class PollLink:
     def _hear(self, answer: dict[str, Any]) -> None:
         self._poster.connection = str(answer.get("connection", ""))
         self._ears.alive()
-        for fields in answer["frames"]:
-            if fields.get("type") == "hello":
-                self._wait = min(LONGEST_WAIT, float(fields.get("heartbeat", LONGEST_WAIT)))
+        for fields in map(frame, answer["frames"]):
             self._ears.frame(fields, len(json.dumps(fields)))
+            if fields["type"] == "hello":
+                self._wait = min(LONGEST_WAIT, float(fields.get("heartbeat", LONGEST_WAIT)))
 
     async def _room(self) -> None:
         """Ask for no more while the program has not taken what there is. That is no fault of the line."""

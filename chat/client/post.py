@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 
+from chat.client import frames
+from chat.client.errors import Unreadable
 from chat.client.link import Ears, Place
 from chat.client.outbox import Signal
 
@@ -61,13 +63,12 @@ class Poster:
     def _answered(self, signal: Signal, response: httpx2.Response) -> None:
         if response.status_code == httpx2.codes.NO_CONTENT:
             return
-        answer = frame_in(response)
-        if answer is not None and answer.get("type") == "pong":
+        answer = frame_in(response, signal.get("id"))
+        if answer is not None and answer["type"] == "pong":
             return  # it says nothing of the connection on which we listen
-        if answer is not None and answer.get("type") in {"ack", "nack"}:
-            # What could not be read at all has no id there; we know which one it was.
-            self._ears.answer({**answer, "id": answer.get("id") or signal.get("id")})
-        elif answer is not None and answer.get("type") == "bye" and not answer.get("retry_in"):
+        if answer is not None and answer["type"] in {"ack", "nack"}:
+            self._ears.answer(answer)
+        elif answer is not None and answer["type"] == "bye" and not answer.get("retry_in"):
             self._refused(signal, str(answer.get("code", "")), str(answer.get("message", "")))
         elif response.is_server_error or response.status_code in LATER or response.is_success:
             self._ears.unsaid(signal)
@@ -81,10 +82,26 @@ class Poster:
             self._ears.answer({"type": "nack", "id": signal["id"], **refusal})
 
 
-def frame_in(response: httpx2.Response) -> dict[str, Any] | None:
+def body_of(response: httpx2.Response) -> dict[str, Any] | None:
     """The object that is the body of an answer, if it is one."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def frame_in(response: httpx2.Response, signal_id: str | None = None) -> dict[str, Any] | None:
+    """The frame that is the body of an answer, if it is one of our server's: others answer in JSON, too.
+
+    To a signal that could not be read at all the answer has no id; we know which one it was.
+    """
+    body = body_of(response)
+    if body is None:
+        return None
+    if body.get("type") in ("ack", "nack"):
+        body["id"] = body.get("id") or signal_id
+    try:
+        return body if frames.read(body) is not None else None
+    except Unreadable:
+        return None

@@ -63,7 +63,7 @@ def broken(error: httpx2.HTTPError) -> Lost:
 def refused(ears: Ears, response: httpx2.Response) -> None:
     """Hear the goodbye in an answer that is no stream. Raises Lost, always."""
     goodbye = frame_in(response)
-    if goodbye is not None and goodbye.get("type") == "bye":
+    if goodbye is not None and goodbye["type"] == "bye":
         ears.frame(goodbye, len(response.content))
         raise Lost("the server said goodbye", code=goodbye.get("close"))
     raise answered(response.status_code)

@@ -2,14 +2,20 @@
 
 import asyncio
 import json
+import logging
 import os
 import tempfile
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+logger = logging.getLogger(__name__)
+
 SAVE_DELAY = 0.2  # seconds between two writes
+LONGEST_DELAY = 30.0  # where writing fails
+LARGEST_SERIAL = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +59,8 @@ class FileStore:
     def load(self) -> Saved | None:
         """None if there is nothing, or nothing that we wrote: then the conversation begins afresh."""
         try:
-            fields = json.loads(self._path.read_text())
-            return Saved(
-                str(fields["conversation"]),
-                str(fields["device"]),
-                str(fields["epoch"]),
-                None if fields["cursor"] is None else int(fields["cursor"]),
-                tuple({**signal} for signal in fields["signals"]),
-            )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return _read(json.loads(self._path.read_text()))
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def save(self, saved: Saved) -> None:
@@ -79,16 +78,37 @@ class FileStore:
             raise
 
 
+def _read(fields: Any) -> Saved:
+    """Raises ValueError, KeyError or TypeError for what `save` does not write."""
+    saved = Saved(**{name: fields[name] for name in ("conversation", "device", "epoch", "cursor", "signals")})
+    words = [saved.conversation, saved.device, saved.epoch]
+    for signal in saved.signals:
+        words += [signal["type"], signal["id"]]
+    if not all(isinstance(word, str) and word.isascii() for word in words):
+        raise ValueError("not a word")
+    for name in (saved.device, *(signal["id"] for signal in saved.signals)):
+        uuid.UUID(name)  # with another device we would be turned away, each time anew
+    # A bool is an int, too.
+    if saved.cursor is not None and not (type(saved.cursor) is int and 0 <= saved.cursor <= LARGEST_SERIAL):
+        raise ValueError("not a serial")
+    return replace(saved, signals=tuple(saved.signals))
+
+
 class Keeper:
     """Writes what is to be kept, soon after it has changed: not for every word of an answer, and never on the loop.
 
-    After a crash a program may be given again what it was given in the last moment.
+    After a crash a program may be given again what it was given in the last moment. A write that fails is tried again:
+    a disk that is full for a minute must not end the keeping for good.
     """
 
     def __init__(self, store: Store, saved: Saved) -> None:
         self.saved = saved
         self._store = store
         self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    def start(self) -> None:
         self._task = asyncio.create_task(self._keep(), name="client-keep")
 
     def change(self, **fields: Any) -> None:
@@ -96,18 +116,28 @@ class Keeper:
         self._changed.set()
 
     async def close(self) -> None:
-        """Write the last of it. Raises what the store raised."""
-        self._task.cancel()
-        done, _ = await asyncio.wait([self._task])
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+        """Write the last of it, whatever became of the writes before. Raises what the store raises at that."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._writing is not None:  # a thread cannot be cancelled, and two at once would be in each other's way
+            await asyncio.wait([self._writing])
+            self._writing.exception()  # looked at: what matters is the write that comes now
         await asyncio.to_thread(self._store.save, self.saved)
 
     async def _keep(self) -> None:
+        delay = SAVE_DELAY
         while True:
             await self._changed.wait()
             self._changed.clear()
-            # Shielded, for `close` writes next: two at once would be in each other's way.
-            await asyncio.shield(asyncio.to_thread(self._store.save, self.saved))
-            await asyncio.sleep(SAVE_DELAY)
+            self._writing = asyncio.get_running_loop().run_in_executor(None, self._store.save, self.saved)
+            await asyncio.wait([self._writing])
+            error = self._writing.exception()
+            if error is None:
+                delay = SAVE_DELAY
+            else:
+                if delay == SAVE_DELAY:
+                    logger.warning("What is to be kept could not be written, and will be tried again: %r", error)
+                self._changed.set()
+                delay = min(LONGEST_DELAY, delay * 2)
+            await asyncio.sleep(delay)

@@ -96,9 +96,14 @@ class Screen:
 
     def line(self, text: str) -> None:
         """A line of its own. An answer that was being written goes on after it."""
+        self.end_line()
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+    def end_line(self) -> None:
+        """Somebody else writes on this terminal. An answer that was being written goes on after that."""
         self._break()
         self._bullet = True
-        self._out.write(f"{text}\n")
         self._out.flush()
 
     def _tell(self, frame: Delivered) -> None:
@@ -199,6 +204,7 @@ class Status:
     """The connection's state, a line for each change that a person wants to know of."""
 
     def __init__(self, err: TextIO) -> None:
+        self.screen: Screen | None = None  # on the same terminal
         self._err = err
         self._told = State.CONNECTING
 
@@ -209,8 +215,14 @@ class Status:
         self._told = state
         why = f": {plain(conversation.trouble)}" if conversation.trouble and state is not State.LIVE else ""
         by = f" by {conversation.transport}" if state is State.LIVE else ""
+        self.end_line()
         self._err.write(f"-- {state}{by}{why} --\n")
         self._err.flush()
+
+    def end_line(self) -> None:
+        """What is said next is no part of an answer."""
+        if self.screen is not None:
+            self.screen.end_line()
 
 
 def _said(frame: events.MessageEdited) -> str:

@@ -18,6 +18,13 @@ LARGEST = 4 * 1024 * 1024  # bytes; the server's own limit is lower and told in 
 CLOSING = 1.0  # seconds for a farewell
 
 
+class _connect(connect):  # noqa: N801 - called like the function it stands for
+    """Is not sent on, as our requests are not: where that leads there is a page, often by https, and no WebSocket."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class WebSocketLink:
     """One socket."""
 
@@ -49,7 +56,7 @@ class WebSocketLink:
             {"ssl": self._tls} if self._tls is not None and address.origin.startswith("https:") else {}
         )
         try:
-            return await connect(
+            return await _connect(
                 address.websocket(self._place.query()),
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 additional_headers=self._place.identity.headers(),

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from chat.client import Closed, Conversation, Left, Refused, State, connect, events
+from chat.client import Closed, Conversation, Left, Refused, State, Unreadable, connect, events
 from chat.client.terminal import Screen, Status, how_it_ended, plain
 
 HELP = """\
@@ -48,34 +48,43 @@ class Command(BaseCommand):
         parser.add_argument("--state", type=Path, help="where to keep who this device is and what was not yet sent")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        options["token"] = options["token"].strip()  # before `default_state`: with or without a line's end, one device
         if not options["token"]:
             raise CommandError("An access token is needed: --token, or CONVERSATION_TOKEN in the environment.")
         try:
             asyncio.run(self._chat(**options))
         except KeyboardInterrupt:
             sys.exit(130)
-        except (Closed, Refused) as error:
+        except (Closed, Refused, Unreadable) as error:
             raise CommandError(plain(str(error))) from error
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise CommandError(str(error)) from error
 
     async def _chat(self, url: str, token: str, name: str, last: int, state: Path | None, **_: Any) -> None:
         status = Status(sys.stderr)
         file = state or default_state(url, token)
         async with connect(url, token, name=name, cursor_file=file, resume=False, on_state=status) as talk:
+            job: Terminal | Pipe
             if sys.stdin.isatty():
-                await Terminal(talk, Screen(sys.stdout, talk.view, last=last)).run()
-                if talk.unanswered:
-                    self.stderr.write("-- not everything was sent: it will be, when you are back --")
+                job = Terminal(talk, Screen(sys.stdout, talk.view, last=last))
             else:
-                await Pipe(talk, sys.stdout).run()
+                job = Pipe(talk, sys.stdout)
+            if sys.stdout.isatty() and sys.stderr.isatty():
+                status.screen = job.screen
+            try:
+                await job.run()
+            finally:
+                status.end_line()  # what is said last stands on a line of its own
+            if isinstance(job, Terminal) and talk.unanswered:
+                self.stderr.write("-- not everything was sent: it will be, when you are back --")
 
 
 def default_state(url: str, token: str) -> Path:
     """One device for each token, however many conversations: people see their devices in a list."""
     folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     host = url.split("/conversations/", maxsplit=1)[0]
-    return folder / "conversation" / f"{sha256(f'{host} {token}'.encode()).hexdigest()[:24]}.json"
+    name = sha256(f"{host} {token}".encode(errors="surrogateescape")).hexdigest()[:24]
+    return folder / "conversation" / f"{name}.json"
 
 
 class Terminal:
@@ -148,7 +157,7 @@ class Pipe:
     def __init__(self, talk: Conversation, out: TextIO) -> None:
         self.talk = talk
         self._runs: list[str] = []
-        self._screen = Screen(out, talk.view, only=self._runs)
+        self.screen = Screen(out, talk.view, only=self._runs)
         self._changed = asyncio.Event()
         self._removed: set[str] = set()
 
@@ -157,7 +166,7 @@ class Pipe:
 
     async def _watch(self) -> None:
         async for event in self.talk:
-            self._screen.show(event)
+            self.screen.show(event)
             if isinstance(event, events.MessageRemoved):
                 self._removed.add(event.message)
             self._changed.set()
@@ -177,7 +186,7 @@ class Pipe:
                 ack = await self.talk.send(line.strip())
                 self._runs.append(ack.run)
                 messages.append(ack.message)
-                self._screen.refresh()  # all of it may have come before the ack was looked at
+                self.screen.refresh()  # all of it may have come before the ack was looked at
         for run, message in zip(self._runs, messages, strict=True):
             await self._ended(run, message)
 
@@ -187,8 +196,8 @@ class Pipe:
                 raise CommandError("Somebody took the message back before it was answered.")
             self._changed.clear()
             await self._changed.wait()
-        if answer.ending.reason != "completed":
-            raise CommandError(how_it_ended(answer.ending))
+        if how := how_it_ended(answer.ending):
+            raise CommandError(how)
 
 
 async def first_of(*jobs: Coroutine[Any, Any, None]) -> None:
