@@ -12,7 +12,8 @@
  *
  * Beginning is a race with a head start: the best way first, the next one beside it if it fails or has said no `hello`
  * within RACE ms, and so on. The first `hello` wins. Better ways that lost are remembered as failed; if nobody wins,
- * nothing is: then the network is down, and no way is to blame.
+ * nothing is: then the network is down, and no way is to blame. Nor is one if the server was not reached at first: it
+ * may have come back in between.
  */
 
 const FIRST_DELAY = 400; // ms
@@ -52,6 +53,7 @@ export class Machine {
   #racing = []; // those that have not said hello
   #beaten = []; // names that failed in this attempt
   #untried = [];
+  #isBlameless = false; // nobody was reached by one of the ways of this attempt
   #timers = {};
   #failures = 0;
   #shortLived = 0;
@@ -109,6 +111,7 @@ export class Machine {
     this.#tryBeside(other, BESIDE, () => {
       this.#notBetter(other);
       if (this.#line !== null && this.#heardAt < asked) this.check();
+      else this.reconsider(); // the next best
     });
   }
 
@@ -169,7 +172,7 @@ export class Machine {
   #adopt(line) {
     const better = this.#betterThan(line);
     const raced = [...this.#beaten, ...this.#racing.map(({ name }) => name)];
-    for (const name of raced) if (better.includes(name)) this.memory.fail(name);
+    for (const name of raced) if (better.includes(name) && !this.#isBlameless) this.memory.fail(name);
     this.memory.worked(line.name);
     for (const other of [this.#line, this.#beside, ...this.#racing]) if (other !== null && other !== line) other.close();
     for (const name of ["race", "opening", "beside", "patience"]) this.#stop(name);
@@ -286,9 +289,12 @@ export class Machine {
     this.#goodbye = line.goodbye ?? null;
     if (this.#goodbye !== null || code >= SAID_BY_SERVER) { this.#lost(code); return; }
     this.#beaten.push(line.name);
-    if (nobody) { // another way leads to the same closed door
-      this.#untried = [];
-      this.#after("opening", PATIENCE, () => this.#lost(LOST));
+    if (nobody) {
+      this.#isBlameless = true;
+      const isFirst = this.#failures === 0;
+      if (isFirst) this.#untried = []; // another way leads to the same closed door; if it stays closed, we shall see
+      const isLast = this.#untried.length === 0 && at === this.#racing.length; // what still races is better
+      if (isFirst || isLast) this.#after("opening", PATIENCE, () => this.#lost(LOST));
     }
     if (this.#untried.length) this.#tryNext();
     else if (this.#racing.length === 0) this.#lost(code);
@@ -325,6 +331,7 @@ export class Machine {
     this.#racing = [];
     this.#beaten = [];
     this.#untried = [];
+    this.#isBlameless = false;
     this.#liveSince = 0;
   }
 

@@ -40,12 +40,16 @@ export function newId() {
 }
 
 const DEVICE = `conversation:device:${user}`;
+const ID = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i;
 
 /** A revoked device stays revoked: whoever signs in again here does so as another one. */
 export const forgetDevice = () => store.remove(DEVICE);
 
-/** What this browser is to this user so far, or null. */
-export const deviceId = () => store.get(DEVICE);
+/** What this browser is to this user so far, or null. Something else under that key would never be let in. */
+export function deviceId() {
+  const id = store.get(DEVICE);
+  return ID.test(id) ? id : null;
+}
 
 /** This browser, as this user's device. Another user of the same browser is another device. */
 export function device() {

@@ -5,11 +5,13 @@ import { byId, onChanged, page } from "./page.js";
 const typing = new Map(); // user → timer
 const present = new Map();
 
-/** Remember that something holds for so many seconds. */
-function hold(map, name, seconds, show) {
-  clearTimeout(map.get(name));
-  map.delete(name);
-  if (seconds > 0) map.set(name, setTimeout(() => { map.delete(name); show(); }, seconds * 1000));
+/** Remember that something holds of these for so many seconds. */
+function hold(map, names, seconds, show) {
+  for (const name of names) {
+    clearTimeout(map.get(name));
+    map.delete(name);
+    if (seconds > 0) map.set(name, setTimeout(() => { map.delete(name); show(); }, seconds * 1000));
+  }
   show();
 }
 
@@ -28,8 +30,8 @@ function showPresent() {
 
 /** A frame of the ephemeral kind; others are left alone. */
 export function whisper(frame) {
-  if (frame.type === "typing" && frame.user !== page.user) hold(typing, frame.user, frame.expires_in, showTyping);
-  else if (frame.type === "presence") hold(present, frame.user, frame.online ? frame.expires_in : 0, showPresent);
+  if (frame.type === "typing" && frame.user !== page.user) hold(typing, [frame.user], frame.expires_in, showTyping);
+  else if (frame.type === "presence") hold(present, frame.users, frame.online ? frame.expires_in : 0, showPresent);
   else if (frame.type === "progress") progress(frame);
 }
 
@@ -48,7 +50,7 @@ function heard(root) {
   for (const { dataset } of root.matches?.("[data-client-id]") ? [root, ...inside] : inside) {
     if (said.has(dataset.clientId)) continue;
     said.add(dataset.clientId);
-    hold(typing, dataset.author, 0, showTyping);
+    hold(typing, [dataset.author], 0, showTyping);
   }
 }
 

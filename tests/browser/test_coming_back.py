@@ -1,6 +1,7 @@
 """Reloads, lost sockets, killed servers: nothing is lost, nothing is said twice."""
 
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 
@@ -156,6 +157,17 @@ async def test_r33_a_lost_cursor_keeps_the_old_view_until_there_is_a_new_one(sto
     await laptop.page.wait_for_selector("body:not([data-stale])")
     assert await laptop.prompts() == ["/echo something"]
     await story.same_as_reload(laptop)
+
+
+async def test_a_device_id_that_is_none_is_made_anew(story: Story) -> None:
+    laptop = await story.open()
+    key = f"conversation:device:{laptop.user}"
+    await laptop.page.evaluate("(key) => localStorage.setItem(key, 'no id')", key)
+    await laptop.reload()
+    made = await laptop.page.evaluate("(key) => localStorage.getItem(key)", key)
+    assert UUID(made).version == 4
+    await laptop.reload()
+    assert await laptop.page.evaluate("(key) => localStorage.getItem(key)", key) == made
 
 
 async def test_what_is_being_written_survives_a_reload(story: Story) -> None:

@@ -17,6 +17,22 @@ SMALL = """() => [...document.querySelectorAll("button, select, textarea, summar
 UNNAMED = """() => [...document.querySelectorAll("button, select, textarea, input:not([type=hidden])")]
   .filter((one) => !(one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim()))
   .map((one) => one.outerHTML)"""
+# What of the header is not wholly in it, or lies over something else there.
+OUT_OF_PLACE = """() => {
+  const header = document.querySelector(".top"), frame = header.getBoundingClientRect();
+  const shown = [...header.querySelectorAll("button, #title, #connection")]
+    .filter((one) => one.checkVisibility()).map((one) => [one.id, one.getBoundingClientRect()]);
+  const outside = ({ left, right, top, bottom }) =>
+    left < frame.left - .5 || right > frame.right + .5 || top < frame.top - .5 || bottom > frame.bottom + .5;
+  const meet = (a, b) =>
+    a.left < b.right - .5 && b.left < a.right - .5 && a.top < b.bottom - .5 && b.top < a.bottom - .5;
+  return shown.filter(([, box]) => outside(box) || shown.some(([, other]) => other !== box && meet(box, other)))
+    .map(([id]) => id);
+}"""
+# Buttons of the header that are higher than one line of words.
+HIGH = """() => [...document.querySelectorAll(".top button")]
+  .filter((one) => one.getBoundingClientRect().height > 45).map((one) => one.id)"""
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
@@ -46,6 +62,77 @@ async def test_a_phone_of_360_pixels_needs_no_sideways_scrolling(story: Story) -
     assert await phone.page.evaluate("document.activeElement.id") == "open-drawer"
     await phone.page.goto(f"{story.site.url}/")
     assert await phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_the_header_holds_together_without_a_connection(story: Story, options: dict[str, Any]) -> None:
+    screen = await story.open(**options)
+    screen.expects_network_trouble = True
+    await screen.page.fill("#composer-text", "/rate 20 /long 2000")
+    await screen.page.click("#send")
+    await screen.has_said(10)
+    for state in ("live", "reconnecting", "offline"):
+        if state == "reconnecting":  # and nothing brings it back
+            await screen.page.route("**/events?*", lambda route: route.abort())
+            await screen.page.evaluate("window.WebSocket = null; line.cut()")
+        elif state == "offline":
+            await screen.context.set_offline(True)
+        await screen.connected(state)
+        assert await screen.page.evaluate(OUT_OF_PLACE) == []
+        assert await screen.page.evaluate(HIGH) == []
+        assert await screen.page.evaluate("document.getElementById('title').clientWidth") > 80
+        assert not await screen.page.evaluate(OVERFLOWS)
+        assert await screen.page.evaluate(SMALL) == []
+        assert await screen.page.is_visible("#stop-all")
+        assert await screen.page.is_visible("#reconnect") == (state != "live")
+
+
+async def test_headings_and_endings_have_one_line_on_a_desktop(story: Story) -> None:
+    laptop = await story.open(**DESKTOP)
+    await laptop.say("/rate 50 /long 5000")
+    await laptop.has_said(20)
+    await laptop.page.click(".run-bar .stop")
+    await laptop.ended("cancelled")
+    for line in (".how.stopped", ".prompt .by"):
+        [height, lines] = await laptop.page.eval_on_selector(
+            line,
+            """(one) => { const { lineHeight, paddingTop, paddingBottom } = getComputedStyle(one);
+            const room = one.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom);
+            return [room, room / parseFloat(lineHeight)]; }""",
+        )
+        assert lines < 1.5, (line, height)
+
+
+@pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_the_roles_of_people_are_in_one_line(story: Story, options: dict[str, Any]) -> None:
+    story.add("bob", "editor")
+    story.add("vera-of-the-remarkably-long-and-unbroken-name", "viewer")
+    edges = "(all) => all.filter((one) => one.checkVisibility()).map((one) => one.getBoundingClientRect().right)"
+    for who in ("alice", "bob"):
+        screen = await story.open(who, **options)
+        await screen.page.click("#open-panel")
+        right = await screen.page.eval_on_selector_all("#people :is(.role, select)", edges)
+        assert len(right) == 3
+        assert max(right) - min(right) < 1
+        names = "(all) => Math.min(...all.map((one) => one.getBoundingClientRect().width))"
+        assert await screen.page.eval_on_selector_all("#people .who", names) > 60
+        await screen.page.wait_for_selector("#people li[data-online]")
+        assert not await screen.page.evaluate(
+            "(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)(document.getElementById('panel'))"
+        )
+
+
+async def test_the_dialog_that_edits_has_no_line_above_its_label(story: Story) -> None:
+    laptop = await story.open()
+    line = "(one) => getComputedStyle(one).borderTopWidth"
+    assert await laptop.page.eval_on_selector("#editor-form", line) == "0px"
+    assert await laptop.page.eval_on_selector("#rename", line) == "1px"
+
+
+async def test_a_device_that_is_here_was_seen_just_now(story: Story) -> None:
+    laptop = await story.open()
+    await laptop.page.goto(f"{story.site.url}/devices/")
+    await laptop.shows(".device .about", "last seen just now")
 
 
 async def test_enter_is_a_new_line_on_a_touch_keyboard(story: Story) -> None:

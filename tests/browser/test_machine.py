@@ -163,6 +163,50 @@ async def test_a_network_that_is_down_puts_the_blame_on_no_way(stage: Stage) -> 
     assert found == [["connecting", "reconnecting"], [], 2, False, False]
 
 
+async def test_where_nobody_is_reached_again_the_next_way_is_tried_and_none_is_blamed(stage: Stage) -> None:
+    found = await stage.play(
+        "s.start(); s.end('websocket'); s.end('sse', { nobody: true }); const first = s.lines.length; s.pass(401);"
+        "s.end('websocket'); s.end('sse', { nobody: true }); const next = s.open(); s.hello('poll');"
+        "return [first, next, s.open(), s.states, s.ladder.failed('websocket'), s.ladder.failed('sse')];"
+    )
+    assert found == [2, ["poll"], ["poll", "websocket"], ["connecting", "reconnecting", "live"], False, False]
+
+
+async def test_who_was_not_reached_by_one_way_and_then_by_another_may_have_just_come_back(stage: Stage) -> None:
+    found = await stage.play(
+        "s.start(); s.pass(2001); s.end('sse', { nobody: true }); s.hello('poll');"
+        "const blamed = [s.ladder.failed('websocket'), s.ladder.failed('sse')];"
+        "s.hello('websocket'); return [blamed, s.open()];"
+    )
+    assert found == [[False, False], ["websocket"]]
+
+
+async def test_what_is_behind_a_closed_door_is_known_once_another_way_serves(stage: Stage) -> None:
+    found = await stage.play(
+        "s.start(); s.pass(2001); s.end('sse', { nobody: true }); s.hello('poll'); s.end('websocket');"
+        "const beside = s.open(); s.end('sse', { nobody: true });"
+        "return [beside, s.open(), s.ladder.failed('websocket'), s.ladder.failed('sse'), s.machine.state];"
+    )
+    assert found == [["poll", "sse"], ["poll"], True, True, "live"]
+
+
+async def test_a_new_attempt_forgets_that_nobody_was_reached(stage: Stage) -> None:
+    found = await stage.play(
+        "s.start(); s.end('websocket'); s.end('sse', { nobody: true }); s.pass(401); s.end('websocket');"
+        "s.hello('sse'); return [s.open(), s.ladder.failed('websocket')];"
+    )
+    assert found == [["sse"], True]
+
+
+async def test_where_nobody_is_ever_reached_a_slow_poll_has_its_time_and_a_silent_socket_has_not(stage: Stage) -> None:
+    found = await stage.play(
+        "s.start(); s.end('websocket'); s.end('sse', { nobody: true }); s.pass(401); s.pass(2001);"
+        "s.end('sse', { nobody: true }); s.pass(6000); const slow = s.open(); s.end('poll', { nobody: true });"
+        "s.pass(2499); const then = s.open(); s.pass(2); return [slow, then, s.open(), s.states.length];"
+    )
+    assert found == [["websocket", "poll"], ["websocket"], [], 3]
+
+
 async def test_where_nobody_is_reached_a_silent_socket_is_not_waited_for_long(stage: Stage) -> None:
     found = await stage.play(
         "s.start(); s.pass(1001); s.end('sse', { nobody: true }); const before = s.machine.state; s.pass(2501);"

@@ -73,6 +73,30 @@ async def test_somebody_typing_is_seen_and_forgotten(story: Story) -> None:
     await laptop.page.wait_for_selector("#typing:empty", state="attached")
 
 
+async def test_who_is_here_is_seen_and_said_and_forgotten(story: Story) -> None:
+    story.add("bob", "editor")
+    story.session("charlie")
+    laptop = await story.open()
+    row = f"#people [data-person={story.name('bob')}]"
+    await laptop.page.click("#open-panel")
+    assert "is here" not in await laptop.page.inner_text(row)
+    assert "is here" in await laptop.page.inner_text(f"#people [data-person={laptop.user}]")
+    guest = await story.open("bob")
+    await laptop.page.wait_for_selector(f"{row}[data-online]")
+    assert "is here" in await laptop.page.inner_text(row)
+    await laptop.page.fill("#add-name", story.name("charlie"))
+    await laptop.page.click("#add-person button")
+    await laptop.shows("#people li", story.name("charlie"))  # the list was drawn anew
+    await laptop.page.wait_for_selector(f"{row}[data-online]")
+    late = await story.open()  # one that comes later is told, too
+    await late.page.wait_for_selector(f"{row}[data-online]", state="attached")
+    await story.same_as_reload(laptop)
+    await guest.close()
+    for screen in (laptop, late):
+        await screen.page.wait_for_selector(f"{row}:not([data-online])", state="attached")
+    assert "is here" not in await laptop.page.inner_text(row)
+
+
 async def test_a_new_title_reaches_every_screen(story: Story) -> None:
     laptop, phone = await story.open(), await story.open()
     await laptop.page.click("#open-panel")
