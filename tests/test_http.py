@@ -53,12 +53,11 @@ async def test_a_flood_of_typing_by_post_is_not_passed_on(
 
 
 async def test_who_types_by_post_is_not_told_of_it_on_their_stream(poller: Poller) -> None:
-    first = await poller.answer()
+    first = await poller.begin()
     said = await poller.post({"type": "typing"}, connection=first["connection"])
     assert said == (204, {})
     await poller.say(type="conversation.rename", title="Then this")
-    after = str(first["frames"][-1]["serial"])
-    heard = await poller.answer(connection=first["connection"], after=after, wait="5")
+    heard = await poller.hear("conversation.renamed", {**first, "frames": []})
     assert "typing" not in [frame["type"] for frame in heard["frames"]]
 
 
@@ -93,7 +92,7 @@ async def test_a_body_that_is_cut_off_is_not_carried_out(
 
 
 async def test_another_device_of_the_user_does_not_acknowledge_for_this_one(poller: Poller, host: hosts.Host) -> None:
-    first = await poller.answer()
+    first = await poller.begin()
     connection: Any = next(iter(host.roster))
     before = connection.heard_at
     name = first["connection"].partition(".")[0]

@@ -26,9 +26,8 @@ def kinds(answer: dict[str, Any]) -> list[str]:
 
 
 async def test_a_poll_that_took_over_hears_on_when_the_one_before_it_dies(poller: Poller, host: hosts.Host) -> None:
-    first = await poller.answer()
-    assert kinds(first)[-1] == "sync"
-    after = str(first["frames"][-1]["serial"])
+    first = await poller.begin_quietly()
+    after = poller.after
     old = poller.ask(connection=first["connection"], after=after, wait="20")
     await until(lambda: len(host.roster) == 1)
     new = poller.ask(connection=first["connection"], after=after, wait="20")
@@ -37,12 +36,12 @@ async def test_a_poll_that_took_over_hears_on_when_the_one_before_it_dies(poller
     await poller.say(type="conversation.rename", title="Heard")
     async with asyncio.timeout(5):
         heard = json.loads(await new.whole())
-    assert "conversation.renamed" in kinds(heard)
+    assert kinds(heard) == ["conversation.renamed"]
 
 
 async def test_a_poll_that_is_taken_over_is_told_nothing_and_cannot_go_on(poller: Poller) -> None:
-    first = await poller.answer()
-    after = str(first["frames"][-1]["serial"])
+    first = await poller.begin_quietly()
+    after = poller.after
     old = poller.ask(connection=first["connection"], after=after, wait="20")
     for _ in range(10):
         await asyncio.sleep(0)
@@ -53,28 +52,26 @@ async def test_a_poll_that_is_taken_over_is_told_nothing_and_cannot_go_on(poller
     heard, nothing = json.loads(await new.whole()), json.loads(await old.whole())
     assert "conversation.renamed" in kinds(heard)
     assert nothing == {"connection": first["connection"], "frames": []}
-    anew = await poller.answer(connection=nothing["connection"], after=after)
+    anew = await poller.begin(connection=nothing["connection"], after=after)
     assert kinds(anew)[0] == "hello"
     assert "conversation.renamed" in kinds(anew)
 
 
 async def test_an_answer_that_was_lost_is_given_again(poller: Poller) -> None:
-    first = await poller.answer()
-    after = str(first["frames"][-1]["serial"])
+    first = await poller.begin_quietly()
+    after = poller.after
     await poller.say(type="conversation.rename", title="Once")
     lost = await poller.answer(connection=first["connection"], after=after)
-    assert "conversation.renamed" in kinds(lost)
-    again = await poller.answer(connection=first["connection"], after=after)
+    assert kinds(lost) == ["conversation.renamed"]
+    again = await poller.begin(connection=first["connection"], after=after)
     assert kinds(again)[0] == "hello"
     assert [kind for kind in kinds(again) if kind.startswith("conversation.")] == ["conversation.renamed"]
 
 
 async def test_a_short_poll_holds_nothing(poller: Poller) -> None:
-    first = await poller.answer(wait="0")
-    assert kinds(first)[-1] == "sync"
+    first = await poller.begin_quietly()
     async with asyncio.timeout(1):
-        known, after = first["connection"], str(first["frames"][-1]["serial"])
-        nothing = await poller.answer(connection=known, after=after, wait="0")
+        nothing = await poller.answer(connection=first["connection"], after=poller.after, wait="0")
     assert kinds(nothing) == []
 
 
