@@ -341,14 +341,19 @@ async def test_a_body_that_is_far_too_large_is_refused_before_it_fills_the_memor
     piece = b"x" * 65_536
     chunk = b"%x\r\n%s\r\n" % (len(piece), piece) if "chunked" in said else piece
     status = asyncio.create_task(reader.readline())
+    refused_by_its_head = server.kind == "daphne" and "content-length" in said
     with contextlib.suppress(ConnectionError):
-        for _ in range(4_000):  # 250 MB, if they were wanted
+        for _ in range(0 if refused_by_its_head else 4_000):  # 250 MB, if they were wanted
             writer.write(chunk)
             await writer.drain()
             if status.done():
                 break
-    async with asyncio.timeout(10):
-        assert int((await status).split()[1]) in {403, 413}
+    answer = b""
+    # Whoever goes on writing to a closed socket may lose what was said before it was closed.
+    with contextlib.nullcontext() if refused_by_its_head else contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            answer = await status
+    assert (answer == b"" and not refused_by_its_head) or int(answer.split()[1]) in {403, 413}
     assert server.resident() - before < 40 * 2**20
     writer.close()
     with contextlib.suppress(ConnectionError):
