@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -15,12 +15,30 @@ REMEMBERED = 10_000  # devices; the one that spoke longest ago is forgotten, and
 Speaker = tuple[Any, UUID | None]  # user, device; None: whatever the user says without listening
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Remembered(OrderedDict[K, V]):
+    """Of so many keys at most: the one that was set longest ago is forgotten."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._most:
+            self.popitem(last=False)
+
+
 class Allowances:
     """Of the devices that speak to this process, whatever doors they use."""
 
     def __init__(self) -> None:
-        self._left: OrderedDict[Speaker, tuple[float, float]] = OrderedDict()  # → signals, at this moment
-        self._done: OrderedDict[Speaker, float] = OrderedDict()  # user, conversation → when
+        self._left: Remembered[Speaker, tuple[float, float]] = Remembered(REMEMBERED)  # → signals, at this moment
+        self._done: Remembered[Speaker, float] = Remembered(REMEMBERED)  # user, conversation → when
 
     def spend(self, speaker: Speaker) -> None:
         """Take one signal from the allowance, which fills again with time. Raises Refused when it is empty."""
@@ -30,9 +48,6 @@ class Allowances:
         if left < 1:
             raise Refused(Code.RATE, "Too many signals.", retry_after=round((1 - left) / rate, 2))
         self._left[speaker] = left - 1, now
-        self._left.move_to_end(speaker)
-        if len(self._left) > REMEMBERED:
-            self._left.popitem(last=False)
 
     def is_due(self, who: tuple[Any, UUID], seconds: float) -> bool:
         """True at most once in so many seconds for a user in a conversation."""
@@ -40,7 +55,4 @@ class Allowances:
         if now < self._done.get(who, now - seconds) + seconds:
             return False
         self._done[who] = now
-        self._done.move_to_end(who)
-        if len(self._done) > REMEMBERED:
-            self._done.popitem(last=False)
         return True

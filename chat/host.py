@@ -6,7 +6,6 @@ either into `start` and `drain` here. There is one host per process; the doors f
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 from uuid import UUID
@@ -14,7 +13,7 @@ from uuid import UUID
 from django.conf import settings
 
 from chat import log
-from chat.allowance import Allowances
+from chat.allowance import Allowances, Remembered
 from chat.database import Database
 from chat.group_commit import GroupCommit
 from chat.hub import Hub
@@ -43,7 +42,7 @@ class Host:
         self.roster = Roster()
         self.allowances = Allowances()
         self.draining = False
-        self.answers: OrderedDict[tuple[Any, UUID], str] = OrderedDict()  # (user, signal) → its ack
+        self.answers: Remembered[tuple[Any, UUID], str] = Remembered(REMEMBERED)  # (user, signal) → its ack
         self._beside: list[Beside] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -97,8 +96,6 @@ class Host:
     def remember(self, signal: tuple[Any, UUID], answer: str) -> None:
         """Keep the ack of a signal whose repetition would do something again. The oldest go first."""
         self.answers[signal] = answer
-        while len(self.answers) > REMEMBERED:
-            self.answers.popitem(last=False)
 
     def heard_elsewhere(self, connection: str, speaker: Connected, *, pinged: bool) -> None:
         """A device spoke over HTTP to this process, and its connection is another's: tell that one."""
