@@ -161,6 +161,7 @@ def main(
     history: int = 0,
     long_answer: int = 0,
     finished: bool = False,
+    sessions: int = 1,
     end_states: list[str] | None = None,
 ) -> dict[str, Any]:
     """Make what is asked for, for the one user of the bench."""
@@ -168,6 +169,7 @@ def main(
         return {key: end_state(Conversation.objects.get(pk=key)) for key in end_states}
     call_command("migrate", verbosity=0)
     user, _ = User.objects.get_or_create(username="alice")
+    keys = [session_of(user) for _ in range(sessions)]
     made, text_bytes = [], 0
     for _ in range(conversations):
         conversation = Conversation.begin(user)
@@ -180,7 +182,8 @@ def main(
             text_bytes = make_long_answer(conversation, user, long_answer, finished=finished)
         made.append(describe(conversation))
     return {
-        "session": session_of(user),
+        "session": keys[0],
+        "sessions": keys,
         "token": AccessToken.issue(user, "Bench")[1],
         "conversations": made,
         "text_bytes": text_bytes,

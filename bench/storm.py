@@ -1,10 +1,10 @@
 """Everybody is cut off at once and comes back within seconds: does the server take it, and what does a return cost?
 
-Devices by all three doors, spread over conversations in some of which an answer streams on, lose their connection in
-the same moment and come back, each after a random 0–5 s. Units: seconds from the cut until the last device is in `sync`
-(target ≤ 8 s); returns that failed (refused, no `sync` within 30 s, or not at the log's head in the end; target 0);
-queries to the database per return (target ≤ 4), counted in the server: those of the storm less those of a span
-just before, in which the same answers stream to the same devices. n: returns.
+Devices by all three doors, each with a session of its own, spread over conversations in some of which an answer streams
+on, lose their connection in the same moment and come back, each after a random 0–5 s. Units: seconds from the cut until
+the last device is in `sync` (target ≤ 8 s); returns that failed (refused, no `sync` within 30 s, or not at the log's
+head in the end; target 0); queries to the database per return (target ≤ 4), counted in the server: those of the storm
+less those of a span just before, in which the same answers stream to the same devices. n: returns.
 """
 
 import argparse
@@ -93,12 +93,12 @@ async def queries_during(server: Process, what: Awaitable[Any]) -> tuple[Counter
 async def measure(options: argparse.Namespace) -> list[Row]:
     randomly = random.Random(options.seed)
     with Site() as site:
-        made = site.prepare(conversations=options.conversations, history=40)
+        made = site.prepare(conversations=options.conversations, history=40, sessions=options.devices)
         server = site.start("-m", "bench.counted_server")
         places = made["conversations"]
         comers = [
-            Comer(server, made["session"], places[number % len(places)], door)
-            for number, door in enumerate(doors(options.devices))
+            Comer(server, session, places[number % len(places)], door)
+            for number, (session, door) in enumerate(zip(made["sessions"], doors(options.devices), strict=True))
         ]
         await connect_all([one.device for one in comers])
         tokens = int(options.rate * (2 * SYNC_SECONDS + 3))  # on through the calm and the storm, and a little after

@@ -267,7 +267,7 @@ def lines_with(words: str, screen: str) -> set[str]:
 async def test_what_is_said_of_the_connection_stands_on_lines_of_its_own(server: Server, token: str) -> None:
     conversation, _ = await begin(server)
     mine = (await server.python(TOKEN)).split()[-1]
-    revoke = "from chat.models import AccessToken; AccessToken.by_key(AccessToken.key_of({!r})).revoke()"
+    revoke = "from chat.models import AccessToken; AccessToken.by_keys([AccessToken.key_of({!r})])[0].revoke()"
     async with FaultProxy(server.port) as proxy, sits_at(server, mine, conversation, by=proxy) as alice:
         alice.type("/rate 30 /long 5000")
         await alice.shows("word9 ")

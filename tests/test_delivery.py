@@ -401,7 +401,7 @@ async def test_r5_a_device_that_comes_before_the_first_token_sees_it_come(
     device: Make, alice: User, conversation: Conversation
 ) -> None:
     laptop = await connected(device(alice, conversation))
-    ack = await laptop.ask("/slow 0.3 /rate 100 /long 20")
+    ack = await laptop.ask("/slow 1.5 /rate 100 /long 20")
     fresh = await connected(device(alice, conversation))
     assert fresh.view.runs[ack["run"]]["state"] in {"queued", "running"}
     assert fresh.view.text_of(ack["run"]) == ""

@@ -23,7 +23,8 @@ from chat import news
 from chat.errors import Refused
 from chat.models import AccessToken, Conversation
 from chat.models.token import MOST, SECRET_LENGTH
-from chat.transport.access import Credential, check, enter
+from chat.transport.access import Credential, check
+from chat.transport.admission import Credentials, Wish, enter_all
 
 Hear = Callable[[], Awaitable[Any]]
 HTMX = {"HX-Request": "true"}
@@ -49,7 +50,7 @@ def issued(alice: User) -> tuple[AccessToken, str]:
 
 def standing(secret: str) -> AccessToken | None:
     """What a request that brings this gets."""
-    return AccessToken.by_key(AccessToken.key_of(secret))
+    return next(iter(AccessToken.by_keys([AccessToken.key_of(secret)])), None)
 
 
 # --- the token ----------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ NO_SECRETS = [
 @pytest.mark.parametrize("text", NO_SECRETS, ids=range(len(NO_SECRETS)))
 def test_whatever_is_brought_is_refused_and_never_an_error(issued: tuple[AccessToken, str], text: str) -> None:
     assert standing(text) is None
-    assert AccessToken.by_key(text) is None
+    assert not AccessToken.by_keys([text])
 
 
 def test_what_cannot_be_a_secret_costs_no_look_into_the_database(issued: tuple[AccessToken, str]) -> None:
@@ -120,7 +121,7 @@ def test_a_revoked_token_no_longer_stands_and_the_first_time_stays(issued: tuple
     token.refresh_from_db()
     assert token.revoked_at == first
     assert standing(secret) is None
-    assert AccessToken.by_key(token.key) is None
+    assert not AccessToken.by_keys([token.key])
     assert standing(other)
 
 
@@ -130,7 +131,7 @@ def test_the_tokens_of_a_deactivated_user_do_not_stand_until_they_are_active_aga
     token, secret = issued
     User.objects.filter(pk=alice.pk).update(is_active=False)
     assert standing(secret) is None
-    assert AccessToken.by_key(token.key) is None
+    assert not AccessToken.by_keys([token.key])
     User.objects.filter(pk=alice.pk).update(is_active=True)
     assert standing(secret)
 
@@ -168,14 +169,14 @@ def test_its_last_use_is_written_once_a_minute_at_most(issued: tuple[AccessToken
 
 
 def test_to_look_by_key_is_no_use(issued: tuple[AccessToken, str]) -> None:
-    assert AccessToken.by_key(issued[0].key)
+    assert AccessToken.by_keys([issued[0].key])
     assert AccessToken.objects.get().last_used_at is None
 
 
 def test_a_connection_is_a_use_and_a_signal_is_none(issued: tuple[AccessToken, str], alice: User) -> None:
     credential = Credential(token=issued[0].key)
     conversation, device = Conversation.begin(alice).pk, uuid.uuid4()
-    enter(credential, conversation, device, "A program")
+    enter_all([Wish(credential, conversation, device, "A program")], Credentials())
     assert AccessToken.objects.get().last_used_at is not None
     AccessToken.objects.update(last_used_at=None)
     check(credential, conversation, device)

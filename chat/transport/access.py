@@ -1,4 +1,4 @@
-"""Who a connection speaks for, checked when it opens and again for each signal."""
+"""Who a connection speaks for, and whether they still may, looked at again for each signal."""
 
 import uuid
 from dataclasses import dataclass
@@ -43,59 +43,23 @@ class Access:
 
 def user_of(credential: Credential) -> Any:
     """Who it belongs to now, or None: expired, logged out, revoked, deactivated or password changed."""
-    return _owner(credential)[0]
-
-
-def _owner(credential: Credential) -> tuple[Any, AccessToken | None]:
-    """The same with the token, if that is what it is."""
     if credential.token is not None:
-        token = AccessToken.by_key(credential.token)
-        return token and token.user, token
+        return next((token.user for token in AccessToken.by_keys({credential.token})), None)
     if not credential.session:
-        return None, None
+        return None
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(credential.session)
     user = get_user(request)
-    return (user if user.is_authenticated and user.is_active else None), None
-
-
-def enter(credential: Credential, conversation: uuid.UUID, device: uuid.UUID, name: str) -> Access:
-    """Open a connection. Raises Refused: `signed_out`, or `forbidden` for whoever is not in the conversation."""
-    participant, known, token = _find(
-        credential, conversation, device, "Please sign in.", "There is no such conversation, or you are not in it."
-    )
-    if token is not None:
-        token.use()
-    session = credential.session or ""
-    if known is None:
-        known = Device.first_seen(participant.user, device, _presentable(name), session)
-    else:
-        known.seen(session)
-    return Access(participant, known)
+    return user if user.is_authenticated and user.is_active else None
 
 
 def check(credential: Credential, conversation: uuid.UUID, device: uuid.UUID) -> Access:
-    """The same again, before a signal is carried out, without making anything."""
-    participant, known, _ = _find(
-        credential,
-        conversation,
-        device,
-        "You are signed out. Please sign in again.",
-        "You are no longer in this conversation.",
-    )
-    if known is None:
-        raise Refused(Code.REVOKED, "This device was revoked.")
-    return Access(participant, known)
-
-
-def _find(
-    credential: Credential, conversation: uuid.UUID, device: uuid.UUID, signed_out: str, outside: str
-) -> tuple[Participant, Device | None, AccessToken | None]:
-    """The device is None if the user has none of that id that is not revoked."""
-    user, token = _owner(credential)
+    """Look again, before a signal is carried out. Raises Refused: `signed_out`, `forbidden` or `revoked`."""
+    user = user_of(credential)
     if user is None:
-        raise Refused(Code.SIGNED_OUT, signed_out if credential.token is None else NO_TOKEN)
-    # One query: when everybody comes back at once, each query counts a thousand times.
+        message = "You are signed out. Please sign in again." if credential.token is None else NO_TOKEN
+        raise Refused(Code.SIGNED_OUT, message)
+    # One query for both, at every signal.
     here = FilteredRelation("user__devices", condition=Q(user__devices__pk=device, user__devices__revoked_at=None))
     found = Participant.objects.annotate(here=here).select_related(
         "conversation",
@@ -104,11 +68,8 @@ def _find(
     )
     participant = found.filter(conversation_id=conversation, user=user).first()
     if participant is None:
-        raise Refused(Code.FORBIDDEN, outside)
+        raise Refused(Code.FORBIDDEN, "You are no longer in this conversation.")
     known: Device | None = getattr(participant, "here", None)
-    return participant, known, token
-
-
-def _presentable(name: str) -> str:
-    """A device's name without what no list can show and no database need take."""
-    return "".join(one for one in name if one.isprintable()).strip()
+    if known is None:
+        raise Refused(Code.REVOKED, "This device was revoked.")
+    return Access(participant, known)

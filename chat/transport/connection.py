@@ -16,7 +16,8 @@ from chat import wire
 from chat.errors import Code, Refused
 from chat.feed import WINDOW, Feed, Window
 from chat.reading import head_of, is_far_behind
-from chat.transport.access import Access, Credential, check, enter
+from chat.transport.access import Access, Credential, check
+from chat.transport.admission import Wish
 from chat.transport.close import TROUBLE, Close
 from chat.transport.inbox import carry_out
 from chat.transport.snapshot import snapshot
@@ -85,7 +86,9 @@ class Connection:
 
     async def admit(self, device_name: str) -> Access:
         """Check who this is. Raises Refused. Call before the transport accepts."""
-        access = await self.host.database.run(enter, self.credential, self.conversation, self.device, device_name)
+        access: Access = await self.host.doorkeeper.let_in(
+            Wish(self.credential, self.conversation, self.device, device_name)
+        )
         self.user, self.user_id = access.participant.user.get_username(), access.participant.user_id
         return access
 
