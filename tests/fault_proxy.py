@@ -226,7 +226,7 @@ class _Connection:
         seen, passed = b"", 0  # of a stream that is to be held back
         async for chunk in _chunks(reader):
             mark = self.proxy.faults.hold_after
-            if mark and (seen or b"text/event-stream" in chunk):
+            if mark and (seen or b"content-type: text/event-stream" in chunk.lower()):
                 seen += chunk
                 end = seen.find(b"\n\n", seen.find(mark)) + 2 if mark in seen else 0
                 end = end if end > 1 else len(seen)

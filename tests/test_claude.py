@@ -484,12 +484,12 @@ async def test_w2_silence_before_the_first_byte_ends_too(settings: LazySettings)
 
 async def test_the_time_the_reader_takes_is_not_silence(settings: LazySettings) -> None:
     async with serving(settings, Script(text="one two three", rate=50)) as (_, claude):
-        settings.CHAT_CLAUDE_IDLE_SECONDS = 0.2
+        settings.CHAT_CLAUDE_IDLE_SECONDS = 1.0
         heard: list[ProviderEvent] = []
         async with aclosing(claude.reply(turn())) as reply:
             async for event in reply:
                 heard.append(event)
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(1.1 if len(heard) < 3 else 0)
     assert heard[-1] == Stopped("end_turn")
 
 
