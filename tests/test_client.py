@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -659,6 +661,12 @@ async def test_a_secret_that_no_header_takes_is_refused_at_once_and_not_repeated
     assert "zzz" not in told
 
 
+async def test_a_device_is_named_by_a_uuid() -> None:
+    with pytest.raises(ValueError, match="UUID"):
+        async with connect(NOWHERE, "token", device="laptop", memory=Memory()):
+            pass
+
+
 def test_a_secret_is_not_shown_with_the_rest() -> None:
     assert "qqq" not in repr(Identity.of("cvt_qqq", "qqq"))
 
@@ -678,7 +686,7 @@ DEEP = "[" * 200_000
 
 @asynccontextmanager
 async def impostor(answer: Callable[[str], tuple[str, str]]) -> AsyncIterator[tuple[str, list[str]]]:
-    """The page, and the requests there were: `answer("GET /path")` is status and headers, and a body.
+    """The page, and the requests there were: `answer` takes a request's head and gives status and headers, and a body.
 
     A stream stays open.
     """
@@ -688,7 +696,7 @@ async def impostor(answer: Callable[[str], tuple[str, str]]) -> AsyncIterator[tu
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             asked.append(head.rpartition("?")[0])
-            status, body = answer(asked[-1])
+            status, body = answer(head)
             length = "" if status == STREAM else f"Content-Length: {len(body)}\r\n"
             writer.write(f"HTTP/1.1 {status}\r\n{length}Connection: close\r\n\r\n{body}".encode())
             await writer.drain()
@@ -745,6 +753,21 @@ async def test_an_answer_that_is_not_ours_is_a_lost_try(transport: Transport, st
         await again(one, lambda: len(asked) > 2)
         assert one.state is not State.STOPPED
         assert one.trouble
+
+
+async def test_polls_that_somebody_else_answers_at_once_are_asked_once_a_second() -> None:
+    times: list[float] = []
+
+    def answer(asked: str) -> tuple[str, str]:
+        is_first = "connection=" not in asked
+        if not is_first:
+            times.append(time.monotonic())
+        return JSON, json.dumps({"connection": "x", "frames": GREETING if is_first else []})
+
+    async with impostor(answer) as (url, _), connect(url, "token", transports=[POLL], memory=Memory()):
+        await until(lambda: len(times) > 2, "three questions")
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(gaps) >= 0.99, gaps
 
 
 @pytest.mark.parametrize("text", [DEEP, "1", "{}", '{"type": []}'], ids=lambda text: text[:5])

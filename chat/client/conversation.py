@@ -257,10 +257,13 @@ async def connect(
 
     `token` is an access token; `session` a session's cookie in its place. `cursor_file` or `store` keep device, cursor
     and what was not answered, for the next time; with `resume=False` that begins with a snapshot all the same.
-    `transports`: only these, in this order. Raises ValueError for an address or a token that is none.
+    `device` is a UUID. `transports`: only these, in this order. Raises ValueError for an address, a token or a device
+    that is none.
     """
     address, identity = Address.of(url), Identity.of(token, session)
     keeping: Store = store or (FileStore(cursor_file) if cursor_file is not None else MemoryStore())
+    if device is not None:
+        device = str(uuid.UUID(device))
     found = await asyncio.to_thread(keeping.load)
     saved = Saved(address.conversation, device or (found.device if found is not None else str(uuid.uuid4())))
     if found is not None and (found.conversation, found.device) == (saved.conversation, saved.device):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from chat.client.outbox import Signal
 from chat.client.post import Poster, body_of
 from chat.client.sse import FOREVER, broken, refused
 
+AGAIN = 1.0  # seconds between two questions to which there was nothing to say, though they could have waited
 LONGEST_WAIT = 20.0  # seconds; common proxies end a request that is silent for thirty
 
 
@@ -30,7 +32,11 @@ class PollLink:
         query = self._place.query()
         try:
             while True:
-                self._hear(await self._ask({**query, "wait": f"{self._wait:g}"}))
+                asked = time.monotonic()
+                self._hear(answer := await self._ask({**query, "wait": f"{self._wait:g}"}))
+                if not answer["frames"]:
+                    # Something on the way answers for the server: it must not be asked as fast as it can.
+                    await asyncio.sleep(asked + AGAIN - time.monotonic())
                 await self._room()
                 query = self._next()
         except httpx2.HTTPError as error:

@@ -30,6 +30,7 @@ async function poll(line, events, patience) {
   };
   for (let more = {}; !line.ending.aborted;) {
     const wait = Math.min(patience(), heartbeat);
+    const asked = performance.now();
     const response = await line.ask(events({ wait, ...more }), "application/json");
     const answer = await response?.json().catch(() => null);
     if (answer === undefined) return;
@@ -38,6 +39,8 @@ async function poll(line, events, patience) {
     // That there is nothing to hear is an answer, too: the line is alive.
     for (const frame of answer.frames.length ? answer.frames : [{ type: "nothing" }]) hear(frame);
     if (wait === 0) await pause(isSynced ? between(heartbeat) : CATCHING_UP, line.ending);
+    // Something on the way answers for the server: it must not be asked as fast as it can.
+    else if (!answer.frames.length) await pause(AGAIN - (performance.now() - asked), line.ending);
   }
 }
 

@@ -1,10 +1,11 @@
 """The page's connection by itself: a fake clock, fake lines, no luck. Run where it lives, in a browser."""
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, Route
 
 from tests.browser.conftest import on_one_loop
 from tests.browser.site import Site
@@ -530,3 +531,30 @@ async def test_events_are_read_whole_however_they_are_cut(stage: Stage, size: in
         f"for (let at = 0; at < text.length; at += {size}) events.push(text.slice(at, at + {size})); return found;"
     )
     assert found == ['{"a":1}', "two", "three\nfour"]
+
+
+# --- asking again and again ---
+
+
+async def test_polls_that_somebody_else_answers_at_once_are_asked_once_a_second(stage: Stage) -> None:
+    """With an answer to each, but nothing to say: a cache, or a proxy's page."""
+
+    async def nothing(route: Route) -> None:
+        await route.fulfill(json={"connection": "x", "frames": []})
+
+    await stage.page.route("**/nothing", nothing)
+    asked = await stage.page.evaluate(
+        """async () => {
+          const { openLongPoll } = await import("/static/chat/long_poll.js");
+          const asked = [];
+          await new Promise((done) => {
+            const addresses = { events: () => (asked.push(performance.now()), "/nothing"), signals: () => "/nothing" };
+            const onFrame = () => { if (asked.length === 3) { line.close(); done(); } };
+            const line = openLongPoll({ ...addresses, patience: () => 20 }, { onFrame, onClosed: done });
+          });
+          return asked;
+        }"""
+    )
+    await stage.page.unroute("**/nothing")
+    assert len(asked) == 3
+    assert all(later - earlier >= 990 for earlier, later in pairwise(asked))
