@@ -79,7 +79,7 @@ async def test_alongside_starts_at_once_and_nothing_is_mixed_up(
     calls: list[Call], laptop: Device, phone: Device
 ) -> None:
     acks = [
-        await one.ask(f"/rate 100 /long {40 + n}", when_busy="alongside") for n, one in enumerate((laptop, phone) * 2)
+        await one.ask(f"/rate 100 /long {300 + n}", when_busy="alongside") for n, one in enumerate((laptop, phone) * 2)
     ]
     await until(lambda: len(calls) == 4)
     assert all(not call.closed_at for call in calls), "all at once"
