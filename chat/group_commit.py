@@ -17,6 +17,7 @@ from django.utils import timezone
 from chat import batches, log
 from chat.compaction import CHUNK
 from chat.database import Database
+from chat.ending import end
 from chat.log import Logged, News
 from chat.models import Kind
 from chat.turns import writing
@@ -83,8 +84,7 @@ class GroupCommit:
     async def close(self) -> None:
         """Stop. Whatever was written and not flushed is dropped with its runs, whose leases then lapse."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     def write(self, pen: Pen, text: str) -> None:
         """Hand in more text. Raises what made an earlier commit of this run impossible."""

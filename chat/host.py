@@ -15,6 +15,7 @@ from django.conf import settings
 from chat import log
 from chat.allowance import Allowances, Remembered
 from chat.database import Database
+from chat.ending import end
 from chat.group_commit import GroupCommit
 from chat.hub import Hub
 from chat.news import NewsDesk, set_desk
@@ -79,9 +80,7 @@ class Host:
 
     async def close(self) -> None:
         """Take everything down. Nothing of this host runs afterwards."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         for connection in list(self.roster):
             await connection.close()
         for part in reversed(self._beside):

@@ -16,6 +16,7 @@ from django.conf import settings
 
 from chat import fragments, wire
 from chat.database import Database
+from chat.ending import end
 from chat.log import Logged, News
 from chat.models import Kind
 from chat.news import PEOPLE, group_of, unpack
@@ -167,9 +168,7 @@ class Hub:
         for lanes in self._lanes.values():
             for lane in lanes.values():
                 lane.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     @property
     def conversations(self) -> int:

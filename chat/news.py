@@ -14,6 +14,7 @@ import orjson
 from channels.layers import get_channel_layer
 from django.db import transaction
 
+from chat.ending import end
 from chat.log import Logged, News
 from chat.models import Kind
 
@@ -78,8 +79,7 @@ class NewsDesk:
         self._task = asyncio.create_task(self._publish_forever(), name="news-desk")
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     def announce(self, news: Sequence[News]) -> None:
         """What one commit wrote, perhaps to many conversations. Safe from any thread, also while the loop closes."""

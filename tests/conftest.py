@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asgiref.sync import SyncToAsync
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections
 from pytest_django import Settings
 
 from chat import host as hosts
@@ -68,6 +68,17 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     errors = [record for when in ("setup", "call") for record in caplog.get_records(when)]
     told = [record.getMessage() for record in errors if record.levelno >= logging.ERROR]
     assert told == []
+
+
+@pytest.fixture
+def impatient(settings: Settings, transactional_db: None) -> Iterator[None]:
+    """Connections opened from now on give up on the lock soon, so that a test need not wait 20 seconds."""
+    if connection.vendor != "sqlite":
+        pytest.skip("about SQLite's lock")
+    options = connection.settings_dict["OPTIONS"]
+    before, options["timeout"] = options["timeout"], 0.2
+    yield
+    options["timeout"] = before
 
 
 @pytest.fixture

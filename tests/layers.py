@@ -19,6 +19,27 @@ class Silent(OneProcessLayer):
         """Lost."""
 
 
+class Stubborn(OneProcessLayer):
+    """Swallows the first cancel of a task that waits for it, as libraries do when a reply comes in the same moment."""
+
+    async def group_add(self, group: str, channel: str) -> None:
+        await _unmoved()
+        await super().group_add(group, channel)
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await _unmoved()
+        await super().group_send(group, message)
+
+
+async def _unmoved() -> None:
+    try:
+        await asyncio.sleep(0.1)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling() > 1:
+            raise
+
+
 class Unreliable(OneProcessLayer):
     """Loses a tenth, says a tenth twice and holds a tenth back behind the next one, by a seed."""
 

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -19,8 +19,10 @@ from django.utils import timezone
 from chat.errors import Code, Refused
 from chat.host import Host
 from chat.models import AccessToken, Conversation, Device
+from chat.transport import doorkeeper
 from chat.transport.access import Access, Credential
 from chat.transport.admission import Credentials, Wish, enter_all
+from tests.locked import write_lock
 
 
 def session_of(user: User) -> Credential:
@@ -40,7 +42,9 @@ def a_wish(credential: Credential, conversation: Conversation, device: uuid.UUID
 def answers(wishes: list[Wish], credentials: Credentials) -> list[Any]:
     """For each wish (user, conversation, device), or the code of the refusal."""
     return [
-        (one.participant.user, one.participant.conversation_id, one.device.pk) if isinstance(one, Access) else one.code
+        (one.participant.user, one.participant.conversation_id, one.device.pk)
+        if isinstance(one, Access)
+        else getattr(one, "code", one)
         for one in enter_all(wishes, credentials)
     ]
 
@@ -170,3 +174,36 @@ async def test_who_leaves_while_waiting_is_missed_by_nobody(
     assert {type(one) for one in came[::2]} == {asyncio.CancelledError}
     assert {type(one) for one in came[1::2]} == {Access}
     assert isinstance(await host.doorkeeper.let_in(a_wish(credential, conversation)), Access)
+
+
+@pytest.mark.sqlite
+async def test_while_nothing_can_be_written_the_known_come_in_and_the_new_do_not_hold_them_up(
+    impatient: None, host: Host, alice: User, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doorkeeper, "PATIENCE", 0.01)
+    known = a_wish(await sync_to_async(session_of)(alice), conversation)
+    await host.doorkeeper.let_in(known)
+    fresh = [a_wish(known.credential, conversation) for _ in range(doorkeeper.MOST_AT_ONCE)]
+    with write_lock():
+        new = [asyncio.create_task(host.doorkeeper.let_in(wish)) for wish in fresh]
+        await asyncio.sleep(0)
+        assert isinstance(await host.doorkeeper.let_in(known), Access)
+        assert not any(one.done() for one in new)
+        async with asyncio.timeout(10):  # the lock is waited for once, not by each
+            came = await asyncio.gather(*new, return_exceptions=True)
+        assert {type(one) for one in came} == {OperationalError}
+        await asyncio.sleep(0)
+    assert isinstance(await host.doorkeeper.let_in(fresh[0]), Access)
+
+
+@pytest.mark.sqlite
+def test_that_a_device_is_here_need_not_be_noted(impatient: None, alice: User) -> None:
+    wishes = [a_wish(credential, Conversation.begin(alice)) for credential in (session_of(alice), token_of(alice))]
+    credentials = Credentials()
+    enter_all(wishes, credentials)
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    Device.objects.update(last_seen_at=an_hour_ago)
+    AccessToken.objects.update(last_used_at=an_hour_ago)
+    connection.close()  # for one that is impatient
+    with write_lock():
+        assert [type(one) for one in enter_all(wishes, credentials)] == [Access, Access]

@@ -14,7 +14,7 @@ TREES = {path: ast.parse(path.read_text()) for path in [*CHAT, *sorted((ROOT / "
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "client"),
     ("models", "log", "compaction", "turns"),
-    ("database", "batches", "layer", "news", "roster", "allowance"),
+    ("database", "ending", "batches", "layer", "news", "roster", "allowance"),
     ("wire", "transcript", "markup", "templatetags", "fragments", "reading"),
     ("hub",),
     ("feed", "group_commit", "host"),

@@ -157,6 +157,24 @@ async def test_a_layer_that_raises_is_done_without_and_used_again_when_it_is_bac
     await agree(laptop, phone)
 
 
+@with_settings(CHANNEL_LAYERS=layer("Stubborn"), **SOON)
+async def test_a_layer_that_swallows_a_cancel_keeps_no_host_from_ending_and_no_device_that_is_gone(
+    device: Make, host: hosts.Host, alice: User, conversation: Conversation
+) -> None:
+    laptop = await connected(device(alice, conversation))
+    await laptop.ask("/rate 200 /long 100000")  # so that there is always news on the way
+    other = await sync_to_async(Conversation.begin)(alice)
+    for delay in (0.02, 0.05, 0.08):  # while it joins its group
+        phone = await device(alice, other, session=laptop.session).connect()
+        await until(lambda: host.roster.users_of(other.pk), "it is let in")
+        await asyncio.sleep(delay)
+        await phone.disconnect()
+    await until(lambda: not host.hub._joining, "the last to have joined")
+    await until(lambda: host.hub.conversations == 1, "nobody left there")
+    async with asyncio.timeout(8):
+        await hosts.stop()
+
+
 @with_settings(CHANNEL_LAYERS=layer("Slow"), CHAT_POSITION_SECONDS=30.0, CHAT_HEARTBEAT_SECONDS=0.5)
 async def test_x56_joining_while_the_last_one_leaves_keeps_the_subscription(
     device: Make, host: hosts.Host, alice: User, conversation: Conversation

@@ -2,18 +2,16 @@
 
 import asyncio
 import logging
-import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -28,6 +26,7 @@ from chat.models.run import STARTED, State
 from chat.reading import PAGE_CHARS
 from tests.conftest import with_settings
 from tests.device import Device, until
+from tests.locked import write_lock
 from tests.providers import ERRORS, PROVIDERS, Call, Odd
 
 Make = Callable[..., Device]
@@ -307,29 +306,6 @@ async def test_a_run_of_ours_that_lapsed_while_we_slept_has_one_call_in_the_end(
 
 
 # --- the database is away ---------------------------------------------------------------------------------------
-
-
-@contextmanager
-def write_lock() -> Iterator[None]:
-    """Hold SQLite's one write lock, as a backup or a stuck process does."""
-    other = sqlite3.connect(str(connection.settings_dict["NAME"]), timeout=10, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
-
-
-@pytest.fixture
-def impatient(settings: Settings, transactional_db: None) -> Iterator[None]:
-    """Connections opened from now on give up on the lock soon, so that a test need not wait 20 seconds."""
-    if connection.vendor != "sqlite":
-        pytest.skip("about SQLite's lock")
-    options = connection.settings_dict["OPTIONS"]
-    before, options["timeout"] = options["timeout"], 0.2
-    yield
-    options["timeout"] = before
 
 
 @pytest.mark.sqlite

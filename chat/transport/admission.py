@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
+from django.db import OperationalError
 from django.utils import timezone
 
 from chat.allowance import Remembered
@@ -80,10 +81,11 @@ class Wish(NamedTuple):
     name: str  # for people, of a device that comes for the first time
 
 
-def enter_all(wishes: Sequence[Wish], credentials: Credentials) -> list[Access | Refused]:
+def enter_all(wishes: Sequence[Wish], credentials: Credentials) -> list[Access | Exception]:
     """Open a connection for each, in the order of the wishes: the user's place and the device, made if it is new.
 
-    Refused is `signed_out`, `forbidden` for whoever is not in the conversation, or `revoked`.
+    Refused is `signed_out`, `forbidden` for whoever is not in the conversation, or `revoked`. While nothing can be
+    written a device that is known may come and read, and a new one gets an OperationalError.
     """
     standing = credentials.look({wish.credential for wish in wishes})
     users = [standing.owner(wish.credential) for wish in wishes]
@@ -97,30 +99,40 @@ def enter_all(wishes: Sequence[Wish], credentials: Credentials) -> list[Access |
         (device.user_id, device.pk): device
         for device in Device.objects.filter(pk__in={wish.device for wish in wishes}, revoked_at=None)
     }
-    answers: list[Access | Refused] = []
+    answers: list[Access | Exception] = []
+    unwritable: OperationalError | None = None
     for wish, user in zip(wishes, users, strict=True):
-        credential, place = wish.credential, places.get((user, wish.conversation))
-        if user is None:
-            refusal = Refused(Code.SIGNED_OUT, "Please sign in." if credential.token is None else NO_TOKEN)
-            answers.append(refusal)
-            continue
-        if place is None:
-            refusal = Refused(Code.FORBIDDEN, "There is no such conversation, or you are not in it.")
-            answers.append(refusal)
-            continue
-        if credential.token is not None:
-            standing.tokens[credential.token].use()
-        session, device = credential.session or "", known.get((user, wish.device))
+        place, device = places.get((user, wish.conversation)), known.get((user, wish.device))
+        token = standing.tokens.get(wish.credential.token or "")
         try:
-            if device is None:
-                device = Device.first_seen(place.user, wish.device, _presentable(wish.name), session)
-            else:
-                device.seen(session)
+            if user is None:
+                raise Refused(Code.SIGNED_OUT, "Please sign in." if wish.credential.token is None else NO_TOKEN)
+            if place is None:
+                raise Refused(Code.FORBIDDEN, "There is no such conversation, or you are not in it.")
+            if unwritable is None:
+                device = _noted(wish, place, device, token)
         except Refused as refusal:
             answers.append(refusal)
-        else:
+            continue
+        except OperationalError as error:  # not tried again for the others: each would wait as long
+            unwritable = error
+        if place is not None and device is not None:
             answers.append(Access(place, device))
+        elif unwritable is not None:
+            answers.append(unwritable)
     return answers
+
+
+def _noted(wish: Wish, place: Participant, device: Device | None, token: AccessToken | None) -> Device:
+    """Write down that it is here, as precisely as it is kept. Usually that is nothing."""
+    session = wish.credential.session or ""
+    if device is None:
+        device = Device.first_seen(place.user, wish.device, _presentable(wish.name), session)
+    else:
+        device.seen(session)
+    if token is not None:
+        token.use()
+    return device
 
 
 def _presentable(name: str) -> str:

@@ -110,6 +110,9 @@ class Connection:
             self.host.hub, self.conversation, self.encoding, self.name, self.send, self._feed_failed, self.window
         )
         await feed.subscribe()
+        if self.closing:  # the device went meanwhile; that we were cancelled was swallowed on the way
+            await feed.close()
+            return
         conversation = access.participant.conversation
         head = max(feed.lane.position if feed.lane else 0, conversation.head)
         self.send(

@@ -20,6 +20,7 @@ REASONS = {
     Close.REVOKED: "This device was signed out from another one.",
 }
 MOST_AT_ONCE = 50  # are let in together
+PATIENCE = 0.2  # seconds that the next wait for those before them
 
 
 class Doorkeeper:
@@ -32,7 +33,7 @@ class Doorkeeper:
         self._letting_in: asyncio.Task[None] | None = None
 
     async def let_in(self, wish: Wish) -> Access:
-        """Raises Refused. Who comes while others are let in waits for those, and goes in with all who wait then."""
+        """Raises Refused. Who comes while others are let in waits a little, and goes in with all who wait then."""
         answer: asyncio.Future[Access] = asyncio.get_running_loop().create_future()
         self._waiting.append((wish, answer))
         if self._letting_in is None or self._letting_in.done():
@@ -42,14 +43,19 @@ class Doorkeeper:
     async def _let_all_in(self) -> None:
         while self._waiting:
             some = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-            results = await self._enter([wish for wish, _ in some])
-            for (_, answer), result in zip(some, results, strict=True):
-                if answer.done():  # it has left meanwhile
-                    continue
-                if isinstance(result, Exception):
-                    answer.set_exception(result)
-                else:
-                    answer.set_result(result)
+            entering = asyncio.create_task(self._let_some_in(some), name="let-some-in")
+            # A database that cannot be written holds up who is new, and nobody behind them.
+            await asyncio.wait([entering], timeout=PATIENCE)
+
+    async def _let_some_in(self, some: list[tuple[Wish, asyncio.Future[Access]]]) -> None:
+        results = await self._enter([wish for wish, _ in some])
+        for (_, answer), result in zip(some, results, strict=True):
+            if answer.done():  # it has left meanwhile
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
 
     async def _enter(self, wishes: list[Wish]) -> Sequence[Access | Exception]:
         try:
