@@ -32,10 +32,17 @@ _SQLITE_EVENTS = """
 INSERT INTO chat_event (conversation_id, serial, kind, payload, run_id, message_id, created_at)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, %s FROM json_each(%s)
 """
-_HEADS = "UPDATE chat_conversation SET head = %s, updated_at = %s WHERE id = %s"
-_EVENTS = """
+# One statement, and no `executemany`: that is a pipeline, and a process that is frozen in the middle of one keeps
+# its locks for ever, because to PostgreSQL it is not idle. See `idle_in_transaction_session_timeout` in the settings.
+_WRITE = """
+WITH moved AS (
+  UPDATE chat_conversation SET head = heads.head, updated_at = %s
+    FROM unnest(%s::uuid[], %s::bigint[]) AS heads (id, head) WHERE chat_conversation.id = heads.id
+)
 INSERT INTO chat_event (conversation_id, serial, kind, payload, run_id, message_id, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
+SELECT conversation, serial, kind, payload::jsonb, run, message, %s
+  FROM unnest(%s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::uuid[], %s::uuid[])
+    AS events (conversation, serial, kind, payload, run, message)
 """
 
 
@@ -79,5 +86,5 @@ def write(news: Sequence[News], now: datetime) -> None:
             cursor.execute(_SQLITE_HEADS, [at, orjson.dumps(heads).decode()])
             cursor.execute(_SQLITE_EVENTS, [at, orjson.dumps(events).decode()])
         else:
-            cursor.executemany(_HEADS, [(head, at, pk) for pk, head in heads])
-            cursor.executemany(_EVENTS, [(*event, at) for event in events])
+            columns = [list(column) for rows in (heads, events) for column in zip(*rows, strict=True)]
+            cursor.execute(_WRITE, [at, *columns[:2], at, *columns[2:]])

@@ -15,18 +15,26 @@ django_application = get_asgi_application()  # first: it sets Django up for the 
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.sessions import CookieMiddleware
+from django.utils.module_loading import import_string
 
 from chat import host
-from chat.agent.engine import Engine
+from chat.agent.engine import chosen_engine
 from chat.routing import websocket_urlpatterns, with_pages
 from chat.transport.doorkeeper import Doorkeeper
 from chat.transport.origin import SameOriginOnly
 
 
 async def start_host() -> host.Host:
-    """The host of a process that serves and executes runs."""
+    """The host of a process that serves, and that executes runs if CHAT_ENGINE says so."""
     made = host.Host()
-    await made.start([Engine], Doorkeeper)
+    await made.start([chosen_engine()], Doorkeeper)
+    return made
+
+
+async def start_worker() -> host.Host:
+    """The host of a process that only executes runs."""
+    made = host.Host()
+    await made.start([import_string("chat.agent.jobs.Worker")], Doorkeeper)
     return made
 
 

@@ -41,6 +41,13 @@ INSTALLED_APPS = [
     "chat",
 ]
 
+# Who executes runs: the processes that serve, or workers (`manage.py work`) that the job engine tells what to do.
+CHAT_ENGINE = os.environ.get("CHAT_ENGINE", "in-process")
+CHAT_ENGINES = {"in-process": "chat.agent.engine.Engine", "procrastinate": "chat.agent.jobs.Dispatcher"}
+CHAT_WORKER_RUNS = int(os.environ.get("CHAT_WORKER_RUNS", "200"))
+if CHAT_ENGINE == "procrastinate":
+    INSTALLED_APPS.insert(INSTALLED_APPS.index("chat"), "procrastinate.contrib.django")
+
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -89,6 +96,12 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = _SQLITE_OPTIONS
     # A file, also in tests: the log is written and read by several threads, each with its own connection.
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
+elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # A process that is frozen in the middle of a transaction holds the conversation's row: PostgreSQL ends it, so that
+    # a sweep can give its runs to others. Nobody waits for a lock longer than people wait for an answer.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault(
+        "options", "-c idle_in_transaction_session_timeout=4000 -c lock_timeout=10000"
+    )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "")
@@ -163,6 +176,7 @@ LOGGING = {
     "loggers": {
         "daphne": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
+        "procrastinate": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
     },
 }

@@ -13,10 +13,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-LISTENING = re.compile(rb"(?:Serving on|Uvicorn running on) http://[^:]+:(\d+)")
 
 
 @cache
@@ -34,6 +34,8 @@ def _migrated() -> Path:
 
 class Server:
     """`async with Server(folder) as server`; then `kill()`, `terminate()`, and `start()` again on the same port."""
+
+    ready = re.compile(rb"(?:Serving on|Uvicorn running on) http://[^:]+:(\d+)")  # says that it listens
 
     def __init__(self, folder: Path, *, kind: str = "daphne", **environment: str) -> None:
         self.folder = folder
@@ -65,9 +67,10 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         self.folder.mkdir(exist_ok=True)
-        shutil.copy(await asyncio.to_thread(_migrated), self.folder)
+        if "DATABASE_URL" not in self.environment:  # of a shared one somebody else takes care
+            shutil.copy(await asyncio.to_thread(_migrated), self.folder)
         await self.start()
         return self
 
@@ -98,13 +101,9 @@ class Server:
 
     async def start(self) -> None:
         """Start, on the port of the last start if there was one, and wait until it listens."""
-        address = ["--host", "127.0.0.1", "--port", str(self.port)]
-        # uvicorn closes what is open at its end only after this long; the doors are to be faster.
-        uvicorn = ["-m", "uvicorn", "project.asgi:application", "--timeout-graceful-shutdown", "30", "--no-access-log"]
         self.process = await asyncio.create_subprocess_exec(
             PYTHON,
-            *(uvicorn if self.kind == "uvicorn" else ["manage.py", "serve"]),
-            *address,
+            *self._command(),
             cwd=ROOT,
             env=self.environment,
             stdout=asyncio.subprocess.PIPE,
@@ -112,11 +111,20 @@ class Server:
         )
         assert self.process.stdout is not None
         async with asyncio.timeout(30):
-            while (found := LISTENING.search(line := await self.process.stdout.readline())) is None:
+            while (found := self.ready.search(line := await self.process.stdout.readline())) is None:
                 assert line, f"the server ended: {self.output}"
                 self.output += line.decode()
-        self.port = int(found[1])
+        if found.groups():
+            self.port = int(found[1])
         self._draining = asyncio.create_task(self._collect(self.process.stdout))
+
+    def _command(self) -> list[str]:
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        if self.kind == "uvicorn":
+            # It closes what is open at its end only after this long; the doors are to be faster.
+            options = ["--timeout-graceful-shutdown", "30", "--no-access-log"]
+            return ["-m", "uvicorn", "project.asgi:application", *options, *address]
+        return ["manage.py", "serve", *address]
 
     async def _collect(self, stream: asyncio.StreamReader) -> None:
         while line := await stream.readline():

@@ -1,6 +1,7 @@
 """Executes runs in this process, many at once: claims, cancels, renews leases, sweeps up after the dead, drains.
 
-Everything it learns from the channel layer it also finds out by looking again on a timer.
+Everything it learns from the channel layer it also finds out by looking again on a timer. By itself it claims what it
+hears of; under a job engine (`chat/agent/jobs.py`) it is told by jobs when to.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from django.utils.module_loading import import_string
 from chat.agent.prompt import prompt_of
 from chat.agent.provider import Missing, Provider, Turn
 from chat.agent.runner import Runner
+from chat.ending import end
 from chat.errors import Refused
 from chat.host import Host
 from chat.models import Conversation, Run
@@ -28,6 +30,7 @@ from chat.news import ENGINES
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 1.0  # also the longest a cancel can go unnoticed when its announcement is lost
+Claim = asyncio.Task[list[asyncio.Task[None]]]
 
 
 class Engine:
@@ -41,15 +44,15 @@ class Engine:
         self._claiming: dict[uuid.UUID, bool] = {}
         self._early: set[uuid.UUID] = set()  # cancels heard while a claim was under way
         self._tasks: list[asyncio.Task[None]] = []
-        self._claims: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._claims: set[Claim] = set()
+        self.draining = False
 
     async def start(self) -> None:
         """Listen, and look at once for what a killed process left behind."""
         self._layer = get_channel_layer()
         self._channel = await self._layer.new_channel("engine")
         await self._layer.group_add(ENGINES, self._channel)
-        self._host.desk.engine = self._heard
+        self._host.desk.engine = self.heard
         self._tasks = [
             asyncio.create_task(self._listen(), name="engine"),
             asyncio.create_task(self._repeat(settings.CHAT_SWEEP_SECONDS, self._sweep), name="engine-sweep"),
@@ -63,7 +66,7 @@ class Engine:
 
     async def drain(self, seconds: float) -> None:
         """Claim nothing more, give what runs so long to finish, then hand over the rest."""
-        self._draining = True
+        self.draining = True
         await self._wait_for_runners(seconds)
         for runner, _ in self._runners.values():
             runner.hand_over()
@@ -71,11 +74,8 @@ class Engine:
 
     async def close(self) -> None:
         """Stop. Call `drain` first, or the leases of what runs are left to lapse."""
-        self._draining = True
-        tasks = [*self._tasks, *self._claims, *(task for _, task in self._runners.values())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.draining = True
+        await end(*self._tasks, *self._claims, *(task for _, task in self._runners.values()))
         for provider in self._providers.values():
             await provider.aclose()
 
@@ -95,37 +95,52 @@ class Engine:
                 await asyncio.sleep(0.5)
                 continue
             if message["sender"] != self._host.desk.name:
-                self._heard(message)
+                self.heard_from_others(message)
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        """From another process over the layer, or directly from this one's news desk."""
-        conversation = uuid.UUID(message["conversation"])
+    def heard(self, message: dict[str, Any]) -> None:
+        """Directly from this process's news desk: what was committed here."""
+        self._take_cancels(message)
+        self.wake(uuid.UUID(message["conversation"]))
+
+    def heard_from_others(self, message: dict[str, Any]) -> None:
+        """From another process over the layer. Whoever is first to claim has it."""
+        self.heard(message)
+
+    def _take_cancels(self, message: dict[str, Any]) -> None:
         for run in map(uuid.UUID, message["cancels"]):
-            if conversation in self._claiming:
+            if uuid.UUID(message["conversation"]) in self._claiming:
                 self._early.add(run)  # it may be ours already without being here yet
             self._stop(run)
-        self._wake(conversation)
 
     def _stop(self, run: uuid.UUID) -> None:
         if run in self._runners:
             self._runners[run][0].stop()
 
-    def _wake(self, conversation: uuid.UUID) -> None:
-        """Claim what may start there, one claim at a time per conversation, and once more if woken meanwhile."""
-        if self._draining:
-            return
+    def wake(self, conversation: uuid.UUID) -> None:
+        """There may be something to start."""
+        self.claim(conversation)
+
+    def claim(self, conversation: uuid.UUID) -> Claim | None:
+        """Start here what may start, one claim at a time per conversation, and once more if asked meanwhile.
+
+        The task's result is the runs that were started. None: nobody claims when draining, and one claim is under way.
+        """
+        if self.draining:
+            return None
         if conversation in self._claiming:
             self._claiming[conversation] = True
-            return
+            return None
         self._claiming[conversation] = False
         task = asyncio.create_task(self._claim(conversation), name="engine-claim")
         self._claims.add(task)
         task.add_done_callback(self._claims.discard)
+        return task
 
-    async def _claim(self, conversation: uuid.UUID) -> None:
+    async def _claim(self, conversation: uuid.UUID) -> list[asyncio.Task[None]]:
+        started = []
         try:
             for run, turn in await self._host.database.run(claim, conversation, self.worker):
-                self._execute(run, turn)
+                started.append(self._execute(run, turn))
                 if run.pk in self._early:
                     self._stop(run.pk)
         except Refused:
@@ -137,14 +152,16 @@ class Engine:
             if not self._claiming:
                 self._early.clear()
         if again:
-            self._wake(conversation)
+            self.claim(conversation)
+        return started
 
-    def _execute(self, run: Run, turn: Turn) -> None:
+    def _execute(self, run: Run, turn: Turn) -> asyncio.Task[None]:
         self._stop(run.pk)  # an earlier attempt of ours whose lease lapsed: its provider must not go on
         runner = Runner(self._host, run, self._provider(run.provider), turn)
         task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
         self._runners[run.pk] = (runner, task)
         task.add_done_callback(lambda done: self._executed(run.pk, done))
+        return task
 
     def _executed(self, run: uuid.UUID, task: asyncio.Task[None]) -> None:
         if run in self._runners and self._runners[run][1] is task:
@@ -173,7 +190,7 @@ class Engine:
 
     async def _sweep(self) -> None:
         for conversation in await self._host.database.run(sweep, set(self._runners)):
-            self._wake(conversation)
+            self.wake(conversation)
 
     async def _renew(self) -> None:
         runs = list(self._runners)
@@ -183,6 +200,11 @@ class Engine:
         for run in runs:
             if run not in mine:
                 self._stop(run)
+
+
+def chosen_engine() -> Any:
+    """What a process that serves has beside it."""
+    return import_string(settings.CHAT_ENGINES[settings.CHAT_ENGINE])
 
 
 def claim(conversation: uuid.UUID, worker: str) -> list[tuple[Run, Turn]]:
