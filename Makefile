@@ -40,7 +40,7 @@ FIND_PYTHON = for python in python3.11 python3; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then break; fi; python=; \
 	done
 
-.PHONY: help run test ci check bench lock format clean packages seeds
+.PHONY: help run test contract ci check bench lock format clean packages seeds
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,10 @@ run: $(VENV)/.runtime ## install what is locked, migrate, seed the demo, serve o
 
 test: $(VENV)/.dev ## the tests, in random order; those whose server or browser is missing are skipped
 	$(PY) -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+contract: $(VENV)/.dev ## every story again by every door, through a real daphne and then a real uvicorn
+	$(PY) -m pytest -n $(PYTEST_WORKERS) --under daphne $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(PYTEST_WORKERS) --under uvicorn $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## the quick checks: format, lint, types, settings, migrations
 	$(PY) -m ruff format --check .

@@ -14,12 +14,31 @@ from pytest_django import Settings
 from chat import host as hosts
 from chat.models import Conversation
 from project import asgi
+from tests import under
 from tests.device import Device
 from tests.doors import DOORS
 from tests.providers import PROVIDERS, Call, Recording
 from tests.remote import RemoteDevice
 
 pytest_plugins = ["tests.strict"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--under", choices=list(under.SERVERS), help="run the stories, and only them, through a server")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A story is what has devices, or somebody who polls by hand, in this process."""
+    if config.getoption("under") is None:
+        return
+    stories: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        here = item.get_closest_marker("in_process") is not None
+        told = not {"device", "poller"}.isdisjoint(getattr(item, "fixturenames", ()))
+        (stories if told and not here else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = stories
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,11 +116,13 @@ def conversation(tuned: None, alice: User) -> Conversation:
 
 
 @pytest.fixture
-async def host(tuned: None, transactional_db: None) -> AsyncIterator[hosts.Host]:
+async def host(request: pytest.FixtureRequest, tuned: None, transactional_db: None) -> AsyncIterator[hosts.Host]:
     """The host of this process, engine and all, on the test's event loop."""
     hosts.provide(asgi.start_host)
-    yield await hosts.running()
-    await hosts.stop()
+    started = await hosts.running()
+    async with under.serving(request.config.getoption("under")):
+        yield started
+        await hosts.stop()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,6 +1,7 @@
 """A device as a program writes one: JSON over any of the doors, with a cursor and flow control.
 
-In the same process, through the ASGI application a server would call; nothing of it is faked.
+In the same process, through the ASGI application a server would call; nothing of it is faked. With `--under`,
+through a real server in this process.
 """
 
 import asyncio
@@ -20,8 +21,10 @@ from django.test import Client
 from chat.models import Conversation
 from chat.transport.shapes import FRAMES
 from project.asgi import application
+from tests import under
 from tests.doors import HttpSocket
 from tests.reducer import View
+from tests.sockets import Socket
 
 DEADLINE = 10.0
 
@@ -70,7 +73,7 @@ class Device:
         self.closed: int | None = None
         self.broken: Exception | None = None  # what our reader could not make sense of
         self.connected_at = 0  # how many frames we had when we last connected
-        self._socket: WebsocketCommunicator | HttpSocket | None = None
+        self._socket: WebsocketCommunicator | Socket | HttpSocket | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def connect(self, *, after: int | str | None = None, headers: dict[str, str] | None = None) -> "Device":
@@ -91,21 +94,24 @@ class Device:
         }
         self.closed = None
         self.connected_at = len(self.frames)
-        if isinstance(self._socket, HttpSocket):  # of a connection that has ended
+        if isinstance(self._socket, HttpSocket | Socket):  # of a connection that has ended
             await self._socket.disconnect()
         if self.door != "websocket":
             self._socket = HttpSocket(self.door, self, {**query, "encoding": self.encoding}, sent)
         else:
-            self._socket = WebsocketCommunicator(
-                application,
-                f"/ws/conversations/{self.conversation.pk}/?{urlencode(query)}",
-                headers=[(name.encode(), value.encode()) for name, value in sent.items()],
-                subprotocols=[f"conversation.v1.{self.encoding}"],
-            )
-        connected, _ = await self._socket.connect(timeout=DEADLINE)
-        assert connected
+            path = f"/ws/conversations/{self.conversation.pk}/?{urlencode(query)}"
+            self._socket = await self._open(path, f"conversation.v1.{self.encoding}", sent)
         self._reader = asyncio.create_task(self._read())
         return self
+
+    async def _open(self, path: str, subprotocol: str, headers: dict[str, str]) -> WebsocketCommunicator | Socket:
+        if under.address:
+            return await Socket.open(under.address, None, path, subprotocol, headers)
+        sent = [(name.encode(), value.encode()) for name, value in headers.items()]
+        socket = WebsocketCommunicator(application, path, headers=sent, subprotocols=[subprotocol])
+        connected, _ = await socket.connect(timeout=DEADLINE)
+        assert connected
+        return socket
 
     async def until(self, condition: Callable[[], Any], what: str) -> Any:
         """`until`, which also ends as soon as a frame made no sense to us."""
@@ -151,7 +157,10 @@ class Device:
         start = len(self.frames)
         await self._socket.send_input({"type": "websocket.receive", **message})
         await self.say_raw('{"type": "ping"}')
-        await until(lambda: any(frame["type"] == "pong" for frame in self.frames[start:]), f"a pong after {message}")
+        due = 2 if self.door == "sse" else 1  # one answers the POST, one comes on the stream, and either may be first
+        await until(
+            lambda: sum(frame["type"] == "pong" for frame in self.frames[start:]) >= due, f"a pong after {message}"
+        )
         return [frame for frame in self.frames[start:] if frame["type"] in {"ack", "nack"}]
 
     async def ask(self, text: str, **fields: Any) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from project.asgi import application
+from tests import under
+from tests.sockets import RemoteExchange
 
 DOORS = ("websocket", "sse", "poll")
 _DISCONNECTED = {"type": "http.disconnect"}
@@ -78,6 +80,15 @@ class Exchange:
         assert self.task.done(), "a door did not notice that its client is gone"
 
 
+def exchange(
+    method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes = b""
+) -> Exchange | RemoteExchange:
+    """One request, through the server of this process if there is one."""
+    if under.address:
+        return RemoteExchange(under.address, None, method, path, query, headers, body)
+    return Exchange(method, path, query, headers, body)
+
+
 class HttpSocket:
     """`kind` is sse or poll. `device` is asked for its cursor, and whether it reads and acknowledges."""
 
@@ -88,22 +99,21 @@ class HttpSocket:
         query: dict[str, str],
         headers: dict[str, str],
         conversation: str = "",
-        exchange: Callable[..., Any] = Exchange,
+        make: Callable[..., Any] = exchange,
     ) -> None:
         self.output_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._device = device
         self._path = f"/api/conversations/{conversation or device.conversation.pk}"
-        self._make = exchange
+        self._make = make
         self._query, self._headers = query, headers
         self._name: dict[str, str] = {}
+        self._sent_away = False  # a signal under way is told so again, which a WebSocket's is not
         self._exchanges: set[Any] = set()
-        self._said: asyncio.Queue[bytes] = asyncio.Queue()
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()  # None stands for the acknowledgement in `_flow`
+        self._flow = b""
         reader: Callable[[], Any] = self._stream if kind == "sse" else self._poll
         self._kind = kind
         self._tasks = [asyncio.create_task(self._read(reader)), asyncio.create_task(self._speak())]
-
-    async def connect(self, timeout: float) -> tuple[bool, None]:  # noqa: ASYNC109 - the face it has
-        return True, None
 
     async def _read(self, reader: Callable[[], Any]) -> None:
         try:
@@ -151,11 +161,16 @@ class HttpSocket:
             self._name = self._name or {"connection": frame["connection"]}
         self.output_queue.put_nowait({"type": "websocket.send", "text": json.dumps(frame)})
         if frame["type"] == "bye":
+            self._sent_away = True
             self.output_queue.put_nowait({"type": "websocket.close", "code": frame["close"]})
 
     async def send_to(self, text_data: str) -> None:
-        if self._kind == "poll" and '"flow"' in text_data:
-            return  # the next poll says it
+        if '"flow"' in text_data:
+            # The next poll says it. And what waits to be posted has no more to say than the last.
+            if self._kind == "sse" and not self._flow:
+                self._said.put_nowait(None)
+            self._flow = text_data.encode()
+            return
         self._said.put_nowait(text_data.encode("utf-8", "surrogatepass"))
 
     async def send_input(self, message: dict[str, Any]) -> None:
@@ -165,6 +180,8 @@ class HttpSocket:
     async def _speak(self) -> None:
         while True:
             body = await self._said.get()
+            if body is None:
+                body, self._flow = self._flow, b""
             while not self._name:  # noqa: ASYNC110 - a device may speak before it was greeted
                 await asyncio.sleep(0.001)
             asking = {"device": self._query["device"], **self._name}
@@ -173,8 +190,9 @@ class HttpSocket:
             exchange = self._request("POST", "signals", asking, ours, body)
             said = await exchange.whole()
             assert (exchange.status == 204) == (not said)
-            if said:
-                self._hand_in(json.loads(said))
+            answer = json.loads(said or "null")
+            if answer and not (self._sent_away and answer["type"] == "bye"):
+                self._hand_in(answer)
 
     def _request(
         self, method: str, name: str, query: dict[str, str], headers: dict[str, str], body: bytes = b""

@@ -6,7 +6,8 @@ import uuid
 from typing import Any
 
 from chat.models import Conversation
-from tests.doors import Exchange
+from tests.doors import Exchange, exchange
+from tests.sockets import RemoteExchange
 
 
 class Poller:
@@ -18,8 +19,8 @@ class Poller:
         self.device = str(uuid.uuid4())
         self.after = "0"
 
-    def ask(self, **query: str) -> Exchange:
-        return Exchange("GET", f"{self.path}/events", {"device": self.device, **query}, self.known)
+    def ask(self, **query: str) -> Exchange | RemoteExchange:
+        return exchange("GET", f"{self.path}/events", {"device": self.device, **query}, self.known)
 
     async def answer(self, **query: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(await self.ask(**query).whole())
@@ -54,9 +55,9 @@ class Poller:
     async def post(self, signal: dict[str, Any], device: str = "", **query: str) -> tuple[int, dict[str, Any]]:
         """Status and answer, empty if there is none."""
         query = {"device": device or self.device, **query}
-        exchange = Exchange("POST", f"{self.path}/signals", query, self.known, json.dumps(signal).encode())
-        said = await exchange.whole()
-        return exchange.status, json.loads(said) if said else {}
+        posted = exchange("POST", f"{self.path}/signals", query, self.known, json.dumps(signal).encode())
+        said = await posted.whole()
+        return posted.status, json.loads(said) if said else {}
 
     async def say(self, **signal: Any) -> None:
         _, said = await self.post({"id": str(uuid.uuid4()), **signal})

@@ -16,7 +16,7 @@ from chat.transport.post import signals
 from tests import device as devices_of
 from tests.conftest import with_settings
 from tests.device import sign_in, until
-from tests.doors import Exchange
+from tests.doors import exchange
 from tests.poller import Poller
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -61,6 +61,7 @@ async def test_who_types_by_post_is_not_told_of_it_on_their_stream(poller: Polle
     assert "typing" not in [frame["type"] for frame in heard["frames"]]
 
 
+@pytest.mark.in_process  # a server that hands over half a body is played here
 async def test_a_body_that_is_cut_off_is_not_carried_out(
     poller: Poller, conversation: Conversation, host: hosts.Host
 ) -> None:
@@ -109,9 +110,9 @@ async def test_another_device_of_the_user_does_not_acknowledge_for_this_one(poll
 @pytest.mark.parametrize("session", ['"abcdefghijk\\000lm"', "abc\x7fdefgh", "a" * 500, "übersee", ""])
 async def test_a_session_that_cannot_be_one_is_signed_out(poller: Poller, session: str) -> None:
     poller.known["cookie"] = f"sessionid={session}"
-    exchange = poller.ask(wait="0")
-    goodbye = json.loads(await exchange.whole())
-    assert (exchange.status, goodbye["code"]) == (401, "signed_out")
+    asked = poller.ask(wait="0")
+    goodbye = json.loads(await asked.whole())
+    assert (asked.status, goodbye["code"]) == (401, "signed_out")
 
 
 async def test_a_device_is_called_by_what_can_be_shown_of_its_name(poller: Poller) -> None:
@@ -136,7 +137,7 @@ async def test_the_id_of_a_stream_moves_when_all_of_the_snapshot_is_there(
     await (await laptop.connect()).synced()
     run = (await laptop.ask("/rate 0 /long 20000"))["run"]
     await until(lambda: laptop.view.state_of(run) == "completed", deadline=30)
-    exchange = Exchange(
+    stream = exchange(
         "GET",
         f"{poller.path}/events",
         {"device": poller.device},
@@ -144,14 +145,14 @@ async def test_the_id_of_a_stream_moves_when_all_of_the_snapshot_is_there(
     )
     kinds: list[tuple[str, bool]] = []
     pending = b""
-    async for part in exchange.parts():
+    async for part in stream.parts():
         *events, pending = (pending + part).split(b"\n\n")
         for event in events:
             data = next(line for line in event.split(b"\n") if line.startswith(b"data: "))
             kinds.append((json.loads(data[6:])["type"], event.startswith(b"id: ")))
         if kinds and kinds[-1][0] == "sync":
             break
-    await exchange.end()
+    await stream.end()
     assert ("snapshot.text", False) in kinds, "it is too long for the snapshot itself"
     assert kinds[-1] == ("sync", True)
     assert [kind for kind, has_id in kinds if has_id] == ["sync"]

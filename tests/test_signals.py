@@ -18,6 +18,7 @@ from chat import wire
 from chat.errors import Code, Refused
 from chat.models import Conversation, Message, Participant, Run
 from chat.models.conversation import ALONGSIDE_LIMIT, QUEUE_LIMIT
+from tests import under
 from tests.conftest import with_settings
 from tests.device import Device, until
 
@@ -508,6 +509,8 @@ async def test_i7_nonsense_gets_one_nack_and_the_socket_stays(
     laptop = await connected(device(alice, conversation))
     for what, message, code in NONSENSE:
         if what == "binary" and laptop.door != "websocket":  # a body has no type: this one is JSON
+            continue
+        if what == "lone surrogate" and laptop.door == "websocket" and under.address:  # no UTF-8: the server hangs up
             continue
         answers = await laptop.answers_to(message)
         assert [answer["type"] for answer in answers] == ["nack"], what

@@ -9,6 +9,12 @@ from daphne.endpoints import build_endpoint_description_strings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024  # a larger one is dropped with its connection; up to it we answer with a nack
+OPTIONS = {
+    "websocket_max_message_size": MAX_FRAME_BYTES,
+    "websocket_max_frame_size": MAX_FRAME_BYTES,
+    "websocket_timeout": -1,
+    "server_name": "",
+}
 SWITCH_SECONDS = 0.0005
 
 
@@ -30,10 +36,7 @@ class Command(BaseCommand):
         server = DrainingServer(
             application,
             endpoints=build_endpoint_description_strings(host=options["host"], port=options["port"]),
-            websocket_max_message_size=MAX_FRAME_BYTES,
-            websocket_max_frame_size=MAX_FRAME_BYTES,
-            websocket_timeout=-1,
-            server_name="",
+            **OPTIONS,
         )
         # What is loaded by now stays: looking through it again for garbage stopped everything for 70 ms at a time.
         gc.collect()
