@@ -20,7 +20,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Process:
-    """A program that prints its address in its first line, such as `Serving on http://127.0.0.1:4321/`."""
+    """A program that says in its first line that it is ready, and where: `Serving on http://127.0.0.1:4321/`."""
 
     def __init__(self, *command: str, env: dict[str, str], log: Path) -> None:
         self._log = log
@@ -35,12 +35,11 @@ class Process:
                 text=True,
             )
         line = self.read_line()
-        address = next((word for word in line.split() if word.startswith("http://")), "")
-        if not address:
+        if not line:
             self.stop()
             raise RuntimeError(f"{' '.join(command)} did not start:\n{log.read_text()[-3000:]}")
-        self.url = address.rstrip("/")
-        self.port = int(self.url.rpartition(":")[2])
+        self.url = next((word for word in line.split() if word.startswith("http://")), "").rstrip("/")
+        self.port = int(self.url.rpartition(":")[2] or 0)  # a worker has none
 
     def __enter__(self) -> Self:
         return self

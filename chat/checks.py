@@ -27,6 +27,7 @@ _ABOVE_ZERO = (
     "CHAT_LEASE_SECONDS",
     "CHAT_SWEEP_SECONDS",
     "CHAT_MAX_ATTEMPTS",
+    "CHAT_WORKER_RUNS",
     "CHAT_HEARTBEAT_SECONDS",
     "CHAT_POSITION_SECONDS",
     "CHAT_SIGNALS_PER_SECOND",
@@ -107,6 +108,37 @@ def _key_of_the_sdk() -> str | None:
     return os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
 
 
+@register()
+def who_executes_runs(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The engine, and what it needs."""
+    name = settings.CHAT_ENGINE
+    if name not in settings.CHAT_ENGINES:
+        yield Error(
+            f"CHAT_ENGINE is {name!r}, which is not in CHAT_ENGINES.",
+            hint=f"It can be one of: {', '.join(sorted(settings.CHAT_ENGINES))}.",
+            id="chat.E013",
+        )
+    if name != "procrastinate":
+        return
+    if not settings.DATABASES["default"]["ENGINE"].endswith("postgresql"):
+        yield Error(
+            "CHAT_ENGINE is procrastinate, whose jobs live in PostgreSQL, and the database is another one.",
+            hint="Set DATABASE_URL=postgres://user:password@host:5432/name, or CHAT_ENGINE=in-process for one process.",
+            id="chat.E014",
+        )
+    if _is_in_memory():
+        yield Error(
+            "Workers execute the runs, and the channel layer is in memory: nobody would hear of what they write.",
+            hint="Set REDIS_URL=redis://host:6379/0 for servers and workers.",
+            id="chat.E015",
+        )
+
+
+def _is_in_memory() -> bool:
+    backend = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
+    return str(backend).endswith(("InMemoryChannelLayer", "OneProcessLayer"))
+
+
 @register()  # not as a database check: those run only when a database is named
 def what_sqlite_needs(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
     """How SQLite begins a transaction."""
@@ -127,7 +159,7 @@ def how_news_travels(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMe
     backend = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
     if not backend:
         yield Error("There is no channel layer.", hint="Set CHANNEL_LAYERS['default'].", id="chat.E012")
-    elif backend.endswith(("InMemoryChannelLayer", "OneProcessLayer")) and not settings.DEBUG:
+    elif _is_in_memory() and not settings.DEBUG and settings.CHAT_ENGINE == "in-process":
         yield checks.Warning(
             "The channel layer is in memory: only one process may serve.",
             hint="Set REDIS_URL. Devices of another process would get what is said here seconds later, by timer.",

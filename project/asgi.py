@@ -15,6 +15,7 @@ django_application = get_asgi_application()  # first: it sets Django up for the 
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.sessions import CookieMiddleware
+from django.core.checks import run_checks
 from django.utils.module_loading import import_string
 
 from chat import host
@@ -64,6 +65,11 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            # `manage.py` looks at the settings before it does anything; other servers do not.
+            wrong = [str(one) for one in run_checks() if one.is_serious()]
+            if wrong:
+                await send({"type": "lifespan.startup.failed", "message": "\n".join(wrong)})
+                return
             await host.running()
             _drain_when_told_to_end()
             await send({"type": "lifespan.startup.complete"})

@@ -6,6 +6,8 @@ import pytest
 from django.conf import LazySettings
 from django.core.checks import run_checks
 
+from project.asgi import lifespan
+
 PRODUCTION: dict[str, Any] = {
     "DEBUG": False,
     "SECRET_KEY": "k" * 60,
@@ -48,6 +50,39 @@ def test_settings_that_work_are_not_remarked_on(settings: LazySettings, base: di
 @pytest.mark.parametrize("key", ["", "insecure-development-key"])
 def test_production_needs_a_key_of_its_own(settings: LazySettings, key: str) -> None:
     assert ids(settings, PRODUCTION, SECRET_KEY=key) == ["chat.E001"]
+
+
+def test_an_engine_is_one_there_is(settings: LazySettings) -> None:
+    assert ids(settings, PRODUCTION, CHAT_ENGINE="celery") == ["chat.E013"]
+
+
+def test_workers_need_postgresql_and_redis(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = {**PRODUCTION, "CHAT_ENGINE": "procrastinate"}
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.sqlite3")
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", {"transaction_mode": "IMMEDIATE"})
+    assert ids(settings, workers) == ["chat.E014"]
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.postgresql")
+    assert ids(settings, workers) == []
+    memory = {"default": {"BACKEND": "chat.layer.OneProcessLayer"}}
+    assert ids(settings, workers, CHANNEL_LAYERS=memory) == ["chat.E015"]
+    assert ids(settings, workers, CHAT_WORKER_RUNS=0) == ["chat.E008"]
+
+
+async def test_a_server_that_looks_at_nothing_itself_does_not_start_with_settings_that_cannot_work(
+    settings: LazySettings,
+) -> None:
+    settings.CHAT_ENGINE = "celery"
+    said: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    await lifespan({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in said] == ["lifespan.startup.failed"]
+    assert "chat.E013" in said[0]["message"]
 
 
 @pytest.mark.parametrize("hosts", [[], ["*"], ["chat.example.org", "*"]])

@@ -86,9 +86,8 @@ class Connection:
 
     async def admit(self, device_name: str) -> Access:
         """Check who this is. Raises Refused. Call before the transport accepts."""
-        access: Access = await self.host.doorkeeper.let_in(
-            Wish(self.credential, self.conversation, self.device, device_name)
-        )
+        wish = Wish(self.credential, self.conversation, self.device, device_name)
+        access: Access = await self.host.doorkeeper.let_in(wish)
         self.user, self.user_id = access.participant.user.get_username(), access.participant.user_id
         return access
 
