@@ -10,13 +10,13 @@ from typing import Any
 AGAIN_SECONDS = 0.2
 
 
-async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel until all have ended. What they ended with is nobody's concern any more."""
+async def end(*tasks: "asyncio.Task[Any]", again: float = AGAIN_SECONDS) -> None:
+    """Cancel every so many seconds until all have ended. What they ended with is nobody's concern any more."""
     left = set(tasks)
     while left:
         for task in left:
             task.cancel()
-        ended, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+        ended, left = await asyncio.wait(left, timeout=again)
         for task in ended:
             if not task.cancelled():
                 task.exception()  # looked at, or its end would be reported as an error nobody saw

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from chat.agent.scripted import long_text
 from tests.backends import postgresql_folder
@@ -105,7 +106,6 @@ async def test_a_cancel_reaches_the_run_wherever_it_is(site: Site, devices: list
 async def test_a_killed_workers_answers_are_tried_again_or_end_with_their_text(
     site: Site, devices: list[RemoteDevice]
 ) -> None:
-    """The job table is clean afterwards: nothing is left as being done by somebody who is gone."""
     web, doomed = await site.web(), await site.worker()
     laptop = await joined(web, await begin(web), devices)
     talking = await laptop.ask("/rate 50 /long 100000")
@@ -193,6 +193,62 @@ async def test_a_killed_web_server_is_no_matter_to_what_runs(site: Site, devices
     await laptop.synced()
     assert time.monotonic() - began < 3
     assert laptop.view.comparable() == phone.view.comparable()
+
+
+CUT = """
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    print(cursor.fetchone()[0])
+"""
+
+
+async def test_when_the_database_drops_every_connection_what_runs_goes_on_and_new_work_is_taken(
+    site: Site, devices: list[RemoteDevice]
+) -> None:
+    """As a restart or a failover does."""
+    web, _ = await site.web(), await site.worker()
+    laptop = await joined(web, await begin(web), devices)
+    running = await laptop.ask("/rate 100 /long 600")
+    await laptop.writes(running["run"], 20)
+    assert int((await web.python(CUT)).splitlines()[-1]) > 3
+    ack = await laptop.say("message.send", text="/rate 0 /echo Next.")
+    while ack["type"] == "nack":  # it is said again, as every client does
+        assert ack["code"] == "storage"
+        ack = await laptop.say("message.send", text="/rate 0 /echo Next.")
+    assert (await laptop.ended(running["run"]))["state"] == "completed"
+    assert laptop.view.text_of(running["run"]) == long_text(600)
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+
+
+async def test_when_redis_forgets_everything_nothing_is_refused_and_nothing_is_lost(
+    site: Site, devices: list[RemoteDevice], shared: dict[str, str]
+) -> None:
+    one, other, _ = await site.web(), await site.web(), await site.worker()
+    place = await begin(one)
+    laptop, phone = await joined(one, place, devices), await joined(other, place, devices)
+    running = await laptop.ask("/rate 100 /long 600")
+    await phone.writes(running["run"], 20)
+    redis = Redis.from_url(shared["REDIS_URL"])
+    try:
+        await redis.flushall()
+        await redis.client_kill_filter(_type="pubsub")
+        await redis.client_kill_filter(_type="normal", skipme=True)
+    finally:
+        await redis.aclose()
+    ack = await phone.say("message.send", text="/rate 0 /echo Next.")
+    assert ack["type"] == "ack"
+    for device in (laptop, phone):
+        assert (await device.ended(running["run"]))["state"] == "completed"
+        assert device.view.text_of(running["run"]) == long_text(600)
+        assert (await device.ended(ack["run"]))["state"] == "completed"
+    cancelled = await laptop.ask("/rate 50 /long 100000")
+    await phone.writes(cancelled["run"], 5)
+    await laptop.say("run.cancel", run=cancelled["run"])
+    assert (await phone.ended(cancelled["run"]))["state"] == "cancelled"
 
 
 JOBS = """

@@ -32,6 +32,7 @@ POLL_SECONDS = 1.0  # how long a notification that was lost is missed
 BEAT_SECONDS, DEAD_SECONDS = 5.0, 30.0  # of Procrastinate's workers; our leases know long before
 TIDY_SECONDS = 10.0
 AGAIN_SECONDS = 0.5
+LEAVE_SECONDS = 3.0  # for Procrastinate's worker to say in the database that it goes
 
 
 @cache
@@ -124,12 +125,12 @@ class Worker(Engine):
         """Take no more jobs, then as every engine: finish what can be, hand over the rest."""
         self.draining = True
         if self._serving is not None:
-            await end(self._serving)
+            await end(self._serving, again=LEAVE_SECONDS)
         await super().drain(seconds)
 
     async def close(self) -> None:
         if self._serving is not None:
-            await end(self._serving)
+            await end(self._serving, again=LEAVE_SECONDS)
         await super().close()
         await self._asker.close()
 
