@@ -66,7 +66,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             # `manage.py` looks at the settings before it does anything; other servers do not.
-            wrong = [str(one) for one in run_checks() if one.is_serious()]
+            wrong = [str(one) for one in run_checks() if one.is_serious() and not one.is_silenced()]
             if wrong:
                 await send({"type": "lifespan.startup.failed", "message": "\n".join(wrong)})
                 return

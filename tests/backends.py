@@ -30,12 +30,17 @@ def postgresql_folder() -> Path | None:
     return found[0].parent if found else Path(on_path).parent if on_path else None
 
 
+def as_nobody() -> list[str]:
+    """What PostgreSQL must be started with by root, which it refuses to run as."""
+    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+
+
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """A private PostgreSQL; yields its DATABASE_URL."""
     programs, data, port = postgresql_folder(), folder / "postgresql", free_port()
     assert programs is not None, "PostgreSQL is not installed"
-    as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+    as_user = as_nobody()
     data.mkdir()
     if as_user:
         folder.chmod(0o755)

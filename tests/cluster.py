@@ -1,12 +1,16 @@
 """Many processes on one PostgreSQL and one Redis, all private: web servers, and workers of the job engine."""
 
+import os
 import re
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from tests.backends import postgresql, redis
+from tests.backends import as_nobody, postgresql, redis
+from tests.device import until
 from tests.server import Server
 
 # Short leases, so that the dead are found soon.
@@ -27,6 +31,22 @@ class Worker(Server):
         return ["manage.py", "work"]
 
 
+@asynccontextmanager
+async def away(data: Path) -> AsyncIterator[None]:
+    """The PostgreSQL with this folder ends at once, and is started again afterwards, as it was."""
+    pid = int((data / "postmaster.pid").read_text().split()[0])
+    command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")  # noqa: ASYNC240 - it is not a disk
+    os.kill(pid, signal.SIGINT)
+    await until(lambda: not (data / "postmaster.pid").exists(), "the end of PostgreSQL")
+    yield
+    with (data.parent / "postgresql-again.log").open("w") as log:
+        again = subprocess.Popen([*as_nobody(), *command], stdout=log, stderr=log, cwd="/")  # noqa: ASYNC220
+    _started.append(again)
+
+
+_started: list["subprocess.Popen[bytes]"] = []  # what somebody started again; ended with the others
+
+
 @contextmanager
 def backends() -> Iterator[dict[str, str]]:
     """Both servers; yields the environment of whoever uses them."""
@@ -35,4 +55,10 @@ def backends() -> Iterator[dict[str, str]]:
         postgresql(Path(folder)) as database,
         redis(Path(folder)) as layer,
     ):
-        yield {**SETTINGS, "DATABASE_URL": database, "REDIS_URL": layer}
+        try:
+            yield {**SETTINGS, "DATABASE_URL": database, "REDIS_URL": layer}
+        finally:
+            while _started:
+                again = _started.pop()
+                again.send_signal(signal.SIGINT)
+                again.wait(20)

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -194,6 +194,24 @@ async def test_while_nothing_can_be_written_the_known_come_in_and_the_new_do_not
         assert {type(one) for one in came} == {OperationalError}
         await asyncio.sleep(0)
     assert isinstance(await host.doorkeeper.let_in(fresh[0]), Access)
+
+
+def test_on_a_database_that_is_to_be_read_only_the_known_come_in_and_the_new_do_not(alice: User) -> None:
+    """A standby after a failover: each database has its own kind of error for that."""
+    known = a_wish(session_of(alice), Conversation.begin(alice))
+    credentials = Credentials()
+    enter_all([known], credentials)
+    Device.objects.update(last_seen_at=timezone.now() - timedelta(hours=1))
+    setting = "PRAGMA query_only =" if connection.vendor == "sqlite" else "SET default_transaction_read_only ="
+    with connection.cursor() as cursor:
+        cursor.execute(f"{setting} ON")
+        try:
+            came = enter_all([known, a_wish(known.credential, Conversation(pk=known.conversation)), known], credentials)
+        finally:
+            cursor.execute(f"{setting} OFF")
+    assert isinstance(came[0], Access)
+    assert isinstance(came[1], DatabaseError)
+    assert isinstance(came[2], Access)
 
 
 @pytest.mark.sqlite

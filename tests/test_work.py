@@ -1,5 +1,6 @@
 """Servers that execute nothing and workers that serve nobody, on one PostgreSQL and one Redis; any may be killed."""
 
+import asyncio
 import json
 import shutil
 import signal
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 
 from chat.agent.scripted import long_text
 from tests.backends import postgresql_folder
-from tests.cluster import Worker, backends
+from tests.cluster import Worker, away, backends
 from tests.device import until
 from tests.remote import RemoteDevice, begin
 from tests.server import Server
@@ -195,6 +196,12 @@ async def test_a_killed_web_server_is_no_matter_to_what_runs(site: Site, devices
     assert laptop.view.comparable() == phone.view.comparable()
 
 
+DATA = """
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SHOW data_directory")
+    print(cursor.fetchone()[0])
+"""
 CUT = """
 from django.db import connection
 with connection.cursor() as cursor:
@@ -222,6 +229,38 @@ async def test_when_the_database_drops_every_connection_what_runs_goes_on_and_ne
     assert (await laptop.ended(running["run"]))["state"] == "completed"
     assert laptop.view.text_of(running["run"]) == long_text(600)
     assert (await laptop.ended(ack["run"]))["state"] == "completed"
+
+
+LISTENING = """
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    print(cursor.fetchone()[0])
+"""
+
+
+async def test_a_database_that_was_away_for_seconds_is_listened_to_again(
+    tmp_path: Path, devices: list[RemoteDevice]
+) -> None:
+    with backends() as environment:
+        async with AsyncExitStack() as stack:
+            site = Site(tmp_path, environment, stack)
+            await Server(tmp_path, **environment).manage("migrate", "--verbosity", "0")
+            web, _ = await site.web(), await site.worker()
+            laptop = await joined(web, await begin(web), devices)
+            running = await laptop.ask("/rate 50 /long 200")
+            await laptop.writes(running["run"], 20)
+            data = Path((await web.python(DATA)).splitlines()[-1])
+            async with away(data):
+                await asyncio.sleep(1.5)
+            assert (await laptop.ended(running["run"]))["state"] == "completed"
+            assert laptop.view.text_of(running["run"]) == long_text(200)
+            end = time.monotonic() + 20
+            while (await web.python(LISTENING)).splitlines()[-1] != "1":
+                assert time.monotonic() < end, "nobody listens any more"
+            ack = await laptop.ask("/rate 0 /echo Next.")
+            assert (await laptop.ended(ack["run"]))["state"] == "completed"
+            await web.kill()
 
 
 async def test_when_redis_forgets_everything_nothing_is_refused_and_nothing_is_lost(

@@ -181,11 +181,12 @@ class Engine:
     # --- timers ---------------------------------------------------------------------------------------------
 
     async def _repeat(self, seconds: float, act: Any) -> None:
+        name = getattr(act, "func", act).__name__
         while True:
             try:
                 await act()
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
-                logger.warning("%s failed, tried again in %s s: %s", act.__name__, seconds, error)
+                logger.warning("%s failed, tried again in %s s: %s", name, seconds, error)
             await asyncio.sleep(seconds)
 
     async def _sweep(self) -> None:
@@ -193,12 +194,13 @@ class Engine:
             self.wake(conversation)
 
     async def _renew(self) -> None:
-        runs = list(self._runners)
+        runs = dict(self._runners)
         if not runs:
             return
-        mine = await self._host.database.run(Run.renew, self.worker, runs)
-        for run in runs:
-            if run not in mine:
+        mine = await self._host.database.run(Run.renew, self.worker, list(runs))
+        for run, executing in runs.items():
+            # Not another attempt of it, which was claimed here meanwhile.
+            if run not in mine and self._runners.get(run) is executing:
                 self._stop(run)
 
 

@@ -8,9 +8,9 @@ every worker's sweep finds what waits without one. Whoever commits something tha
 import asyncio
 import logging
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
@@ -18,8 +18,9 @@ from procrastinate import App, JobContext, PsycopgConnector
 from procrastinate.contrib.django.django_connector import DjangoConnector
 from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.contrib.django.utils import connector_params
-from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Status
+from procrastinate.worker import Worker as Taker
 
 from chat.agent.engine import Engine
 from chat.ending import end
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 TASK, QUEUE = "chat.answer", "runs"
 POLL_SECONDS = 1.0  # how long a notification that was lost is missed
 BEAT_SECONDS, DEAD_SECONDS = 5.0, 30.0  # of Procrastinate's workers; our leases know long before
-TIDY_SECONDS = 10.0
 AGAIN_SECONDS = 0.5
 LEAVE_SECONDS = 3.0  # for Procrastinate's worker to say in the database that it goes
 
@@ -136,23 +136,25 @@ class Worker(Engine):
 
     async def _serve(self) -> None:
         """Take jobs for as long as this process lives. A database that was away ends Procrastinate's worker, not us."""
-        while True:
+        while not self.draining:
             try:
                 async with working(self).open_async() as app:
-                    tidying = asyncio.create_task(self._repeat(TIDY_SECONDS, lambda: tidy(app)), name="tidy-jobs")
+                    taker = Taker(
+                        app=app,
+                        queues=[QUEUE],
+                        name=self.worker,
+                        # What an earlier one took goes on.
+                        concurrency=max(1, settings.CHAT_WORKER_RUNS - self.running),
+                        fetch_job_polling_interval=POLL_SECONDS,
+                        # Runs are ours to end: see `drain`.
+                        shutdown_graceful_timeout=0,
+                        delete_jobs="always",
+                        install_signal_handlers=False,
+                        stalled_worker_timeout=DEAD_SECONDS,
+                    )
+                    tidying = asyncio.create_task(self._repeat(BEAT_SECONDS, partial(tidy, taker)), name="tidy-jobs")
                     try:
-                        await app.run_worker_async(
-                            queues=[QUEUE],
-                            name=self.worker,
-                            concurrency=settings.CHAT_WORKER_RUNS,
-                            fetch_job_polling_interval=POLL_SECONDS,
-                            # Runs are ours to end: see `drain`.
-                            shutdown_graceful_timeout=0,
-                            delete_jobs="always",
-                            install_signal_handlers=False,
-                            update_heartbeat_interval=BEAT_SECONDS,
-                            stalled_worker_timeout=DEAD_SECONDS,
-                        )
+                        await taker.run()  # type: ignore[no-untyped-call]
                     finally:
                         tidying.cancel()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do
@@ -160,9 +162,22 @@ class Worker(Engine):
             await asyncio.sleep(AGAIN_SECONDS)
 
 
+class Listening(PsycopgConnector):
+    """Listens again after a database that was away. Procrastinate does so once, and does not miss it afterwards."""
+
+    async def listen_notify(self, on_notification: Any, channels: Iterable[str]) -> None:
+        channels = list(channels)
+        while True:
+            try:
+                await super().listen_notify(on_notification, channels)
+            except ConnectorException as error:
+                logger.warning("jobs are not heard of for %s s: %s", AGAIN_SECONDS, error)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
 def working(worker: Worker) -> App:
     """Takes jobs, over connections of its own."""
-    app = App(connector=PsycopgConnector(kwargs=connector_params(), min_size=1, max_size=4))
+    app = App(connector=Listening(kwargs=connector_params(), min_size=1, max_size=4))
 
     @app.task(name=TASK, queue=QUEUE, pass_context=True)
     async def answer(context: JobContext, conversation: str) -> None:
@@ -171,8 +186,11 @@ def working(worker: Worker) -> App:
     return app
 
 
-async def tidy(app: App) -> None:
-    """Forget the jobs of workers that died. Their runs are found by their leases."""
-    for job in await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=DEAD_SECONDS):
-        await app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
-    await app.job_manager.prune_stalled_workers(2 * DEAD_SECONDS)
+async def tidy(taker: Taker) -> None:
+    """Say that we are here, and forget the jobs of workers that died. Their runs are found by their leases."""
+    jobs = taker.app.job_manager
+    if taker.worker_id is not None:  # its own heart stops for good when the database is away for long
+        await jobs.update_heartbeat(taker.worker_id)
+    for job in await jobs.get_stalled_jobs(seconds_since_heartbeat=DEAD_SECONDS):
+        await jobs.finish_job(job, Status.FAILED, delete_job=True)
+    await jobs.prune_stalled_workers(2 * DEAD_SECONDS)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
-from django.db import OperationalError
+from django.db import DatabaseError, InternalError, OperationalError
 from django.utils import timezone
 
 from chat.allowance import Remembered
@@ -16,6 +16,7 @@ from chat.errors import Code, Refused
 from chat.models import AccessToken, Device, Participant
 from chat.transport.access import NO_TOKEN, Access, Credential, user_of
 
+AWAY = (OperationalError, InternalError)  # gone, locked, or to be read only: PostgreSQL says the last by InternalError
 REMEMBERED = 10_000  # sessions, about 8 MB
 
 
@@ -85,7 +86,7 @@ def enter_all(wishes: Sequence[Wish], credentials: Credentials) -> list[Access |
     """Open a connection for each, in the order of the wishes: the user's place and the device, made if it is new.
 
     Refused is `signed_out`, `forbidden` for whoever is not in the conversation, or `revoked`. While nothing can be
-    written a device that is known may come and read, and a new one gets an OperationalError.
+    written a device that is known may come and read, and a new one gets a DatabaseError.
     """
     standing = credentials.look({wish.credential for wish in wishes})
     users = [standing.owner(wish.credential) for wish in wishes]
@@ -100,7 +101,7 @@ def enter_all(wishes: Sequence[Wish], credentials: Credentials) -> list[Access |
         for device in Device.objects.filter(pk__in={wish.device for wish in wishes}, revoked_at=None)
     }
     answers: list[Access | Exception] = []
-    unwritable: OperationalError | None = None
+    unwritable: DatabaseError | None = None
     for wish, user in zip(wishes, users, strict=True):
         place, device = places.get((user, wish.conversation)), known.get((user, wish.device))
         token = standing.tokens.get(wish.credential.token or "")
@@ -114,7 +115,7 @@ def enter_all(wishes: Sequence[Wish], credentials: Credentials) -> list[Access |
         except Refused as refusal:
             answers.append(refusal)
             continue
-        except OperationalError as error:  # not tried again for the others: each would wait as long
+        except AWAY as error:  # not tried again for the others: each would wait as long
             unwritable = error
         if place is not None and device is not None:
             answers.append(Access(place, device))

@@ -5,12 +5,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from django.db import OperationalError
-
 from chat.database import Database
 from chat.models import Device, Participant
 from chat.transport.access import NO_TOKEN, Access, Credential
-from chat.transport.admission import Credentials, Wish, enter_all
+from chat.transport.admission import AWAY, Credentials, Wish, enter_all
 from chat.transport.close import Close
 from chat.transport.connection import Connection
 
@@ -60,7 +58,7 @@ class Doorkeeper:
     async def _enter(self, wishes: list[Wish]) -> Sequence[Access | Exception]:
         try:
             return await self._database.run(enter_all, wishes, self._credentials)
-        except OperationalError as error:  # the database is away: for all of them
+        except AWAY as error:  # the database is away: for all of them
             return [error] * len(wishes)
         except Exception as error:  # noqa: BLE001 - told to whom it concerns
             if len(wishes) == 1:
