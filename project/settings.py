@@ -100,7 +100,7 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # A process that is frozen in the middle of a transaction holds the conversation's row: PostgreSQL ends it, so that
     # a sweep can give its runs to others. Nobody waits for a lock longer than people wait for an answer.
     _options = DATABASES["default"].setdefault("OPTIONS", {})
-    _ours = "-c idle_in_transaction_session_timeout=4000 -c lock_timeout=10000"
+    _ours = "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=10000"
     _options["options"] = f"{_ours} {_options.get('options', '')}".strip()  # what comes later wins
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -14,7 +14,7 @@ export function openWebSocket(address, { onFrame, onClosed }) {
   return {
     echoes: true,
     send(signal) {
-      if (!isGreeted || socket.readyState !== WebSocket.OPEN) return false;
+      if (!isGreeted || socket.readyState !== socket.OPEN) return false;
       socket.send(JSON.stringify(signal));
       return true;
     },
