@@ -7,13 +7,12 @@ median; n: messages, one after the other in a conversation each), and from a tok
 """
 
 import argparse
-import asyncio
 import time
 from dataclasses import dataclass
 
+from bench import latency
 from bench.client import Clock, Device, chat_device, close_all, connect_all, until
-from bench.latency import start_all
-from bench.process import Site
+from bench.process import Meter, Site
 from bench.provider import stamps
 from bench.table import Row, median, milliseconds, percentile, times
 from tests.backends import postgresql, redis
@@ -24,17 +23,14 @@ DISPATCH, MEDIAN, P99 = 0.030, 0.040, 0.150
 
 def add_arguments(parser: argparse.ArgumentParser, *, quick: bool) -> None:
     parser.add_argument("--messages", type=int, default=20 if quick else 200)
-    parser.add_argument("--runs", type=int, default=5 if quick else 50)
-    parser.add_argument("--devices", type=int, default=4, help="of each conversation")
-    parser.add_argument("--rate", type=float, default=80, help="tokens per second of each run")
-    parser.add_argument("--seconds", type=float, default=3 if quick else 15)
+    latency.add_arguments(parser, quick=quick)
+    parser.set_defaults(runs=5 if quick else 50)
 
 
 @dataclass(slots=True)
 class Found:
     dispatch: list[float]
-    delays: list[float]
-    expected: int
+    load: latency.Load
     cpu: dict[str, float]  # shares of a core
 
 
@@ -53,22 +49,25 @@ async def found(options: argparse.Namespace, engine: str) -> Found:
             ]
             everybody = [device for group in groups for device in group]
             await connect_all(everybody)
-            dispatch = await dispatched([group[0] for group in groups], clock, options.messages)
+            talkers = [group[0] for group in groups]
+            dispatch = await dispatched(talkers, clock, options.messages)
             clock.delays.clear()
             clock.ended.clear()
-            tokens = int(options.rate * options.seconds)
-            before, began = {name: one.cpu() for name, one in processes.items()}, time.monotonic()
-            await start_all([group[0] for group in groups], tokens, options.rate, plain=False)
-            await asyncio.sleep(options.seconds)
-            await until(lambda: len(clock.ended) >= options.runs, "the end of all answers", 60)
-            took = time.monotonic() - began
-            cpu = {name: (one.cpu() - before[name]) / took for name, one in processes.items()}
-            await asyncio.sleep(0.3)
+            meters = {name: Meter(process) for name, process in processes.items()}
+            load = await latency.stream(
+                processes["server"],
+                talkers,
+                clock,
+                options.devices,
+                tokens=int(options.rate * options.seconds),
+                rate=options.rate,
+            )
+            cpu = {name: meter.read()[1] for name, meter in meters.items()}
             await close_all(everybody)
         finally:
             for process in processes.values():  # before the database they use
                 process.stop()
-        return Found(dispatch, clock.seconds(), tokens * options.runs * options.devices, cpu)
+        return Found(dispatch, load, cpu)
 
 
 async def dispatched(talkers: list[Device], clock: Clock, messages: int) -> list[float]:
@@ -104,16 +103,16 @@ async def measure(options: argparse.Namespace) -> list[Row]:
         *(
             (
                 f"token → device, {name}; {load}",
-                percentile(there.delays, share),
-                percentile(here.delays, share),
+                percentile(there.load.delays, share),
+                percentile(here.load.delays, share),
                 target,
-                f"{len(there.delays):,} of {there.expected:,}",
+                f"{len(there.load.delays):,} of {there.load.expected:,}",
                 shares,
             )
             for name, share, target in (("median", 0.5, MEDIAN), ("p99", 0.99, P99))
         ),
     ):
-        met = figure <= target and len(there.delays) == there.expected
+        met = figure <= target and len(there.load.delays) == there.load.expected
         rows.append(
             Row(
                 NAME,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.backends import as_nobody, postgresql, redis
 from tests.device import until
-from tests.server import Server
+from tests.server import Server, migrate
 
 # Short leases, so that the dead are found soon.
 SETTINGS = {
@@ -49,14 +49,16 @@ _started: list["subprocess.Popen[bytes]"] = []  # what somebody started again; e
 
 @contextmanager
 def backends() -> Iterator[dict[str, str]]:
-    """Both servers; yields the environment of whoever uses them."""
+    """Both servers, with tables and nothing in them; yields the environment of whoever uses them."""
     with (
         tempfile.TemporaryDirectory(prefix="cluster-") as folder,
         postgresql(Path(folder)) as database,
         redis(Path(folder)) as layer,
     ):
+        environment = {**SETTINGS, "DATABASE_URL": database, "REDIS_URL": layer}
+        migrate(folder, **environment)
         try:
-            yield {**SETTINGS, "DATABASE_URL": database, "REDIS_URL": layer}
+            yield environment
         finally:
             while _started:
                 again = _started.pop()

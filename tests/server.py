@@ -19,15 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 
 
+def migrate(folder: str, **environment: str) -> None:
+    """Make the tables: in a SQLite database in this folder, unless the environment names another one."""
+    known = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
+    known |= {"VAR_DIR": folder, "DJANGO_SETTINGS_MODULE": "tests.settings", **environment}
+    subprocess.run([PYTHON, "manage.py", "migrate", "--verbosity", "0"], cwd=ROOT, env=known, check=True)
+
+
 @cache
 def _migrated() -> Path:
     """A database as `migrate` leaves it, made once: every server starts with a copy."""
     template = tempfile.TemporaryDirectory(prefix="migrated-")
     atexit.register(template.cleanup)
-    environment = {**os.environ, "VAR_DIR": template.name, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        environment.pop(name, None)
-    subprocess.run([PYTHON, "manage.py", "migrate", "--verbosity", "0"], cwd=ROOT, env=environment, check=True)
+    migrate(template.name)
     (found,) = Path(template.name).glob("*.sqlite3")
     return found
 

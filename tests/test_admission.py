@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError, OperationalError, connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -22,13 +20,12 @@ from chat.models import AccessToken, Conversation, Device
 from chat.transport import doorkeeper
 from chat.transport.access import Access, Credential
 from chat.transport.admission import Credentials, Wish, enter_all
+from tests.device import sign_in
 from tests.locked import write_lock
 
 
 def session_of(user: User) -> Credential:
-    client = Client()
-    client.force_login(user)
-    return Credential(session=client.cookies[settings.SESSION_COOKIE_NAME].value)
+    return Credential(session=sign_in(user))
 
 
 def token_of(user: User) -> Credential:

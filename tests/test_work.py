@@ -23,8 +23,8 @@ pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """PostgreSQL and Redis with an empty, migrated database."""
+def shared() -> Iterator[dict[str, str]]:
+    """PostgreSQL and Redis."""
     if postgresql_folder() is None or shutil.which("redis-server") is None:
         pytest.skip("PostgreSQL or Redis is not installed: make packages")
     with backends() as environment:
@@ -52,10 +52,7 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path, shared: dict[str, str]) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        site = Site(tmp_path, shared, stack)
-        migrating = Server(tmp_path, **shared)
-        await migrating.manage("migrate", "--verbosity", "0")
-        yield site
+        yield Site(tmp_path, shared, stack)
 
 
 async def joined(server: Server, place: tuple[str, str], devices: list[RemoteDevice]) -> RemoteDevice:
@@ -245,7 +242,6 @@ async def test_a_database_that_was_away_for_seconds_is_listened_to_again(
     with backends() as environment:
         async with AsyncExitStack() as stack:
             site = Site(tmp_path, environment, stack)
-            await Server(tmp_path, **environment).manage("migrate", "--verbosity", "0")
             web, _ = await site.web(), await site.worker()
             laptop = await joined(web, await begin(web), devices)
             running = await laptop.ask("/rate 50 /long 200")

@@ -107,8 +107,9 @@ class Engine:
         self.heard(message)
 
     def _take_cancels(self, message: dict[str, Any]) -> None:
+        conversation = uuid.UUID(message["conversation"])
         for run in map(uuid.UUID, message["cancels"]):
-            if uuid.UUID(message["conversation"]) in self._claiming:
+            if conversation in self._claiming:
                 self._early.add(run)  # it may be ours already without being here yet
             self._stop(run)
 

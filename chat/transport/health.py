@@ -52,7 +52,6 @@ _is_migrated = False  # once it is, it stays
 
 def _database() -> str:
     global _is_migrated
-    connection.ensure_connection()
     if not _is_migrated:
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from chat.ending import end
 from chat.errors import Code, Refused
 from chat.transport.access import Credential, credential_of
 from chat.transport.close import REFUSALS, TROUBLE, Close
@@ -173,5 +174,4 @@ async def watched(receive: Receive) -> "AsyncIterator[asyncio.Task[None]]":
     try:
         yield watch
     finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        await end(watch)

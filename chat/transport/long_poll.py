@@ -9,6 +9,7 @@ import json
 import time
 
 from chat import host
+from chat.ending import end
 from chat.host import Host
 from chat.transport.connection import Connection
 from chat.transport.http import Receive, Request, Scope, Send, Unwelcome, admit, answer, connect, turn_away, watched
@@ -96,8 +97,7 @@ async def poll(scope: Scope, receive: Receive, send: Send) -> None:
         fetching = asyncio.create_task(current.fetch(_wait(request.wanted.get("wait"))), name="poll-fetch")
         await asyncio.wait([fetching, device_gone], return_when=asyncio.FIRST_COMPLETED)
         if not fetching.done():  # the line was cut, or the page closed: whoever comes back begins from its cursor
-            fetching.cancel()
-            await asyncio.gather(fetching, return_exceptions=True)
+            await end(fetching)
             await current.abandon()
             return
         letters = fetching.result()

@@ -3,6 +3,7 @@
 import asyncio
 
 from chat import host
+from chat.ending import end
 from chat.transport.http import HEADERS, Receive, Request, Scope, Send, Unwelcome, admit, connect, turn_away, watched
 from chat.transport.mailbox import Mailbox
 
@@ -22,8 +23,7 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         async with watched(receive) as device_gone:
             carrying = asyncio.create_task(_carry(mailbox, send), name="sse-carry")
             await asyncio.wait([carrying, device_gone], return_when=asyncio.FIRST_COMPLETED)
-            carrying.cancel()
-            await asyncio.gather(carrying, return_exceptions=True)
+            await end(carrying)
     finally:
         opening.cancel()
         await connection.close()
