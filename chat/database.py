@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections, connections
+from django.db import close_old_connections, connection, connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,14 +27,19 @@ class Database:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function in a database thread. Not interrupted by a cancel: it runs to its end."""
-        return await self._call(self._threads, partial(function, *args, **kwargs))
+        return await self._call(self._threads, _fresh, partial(function, *args, **kwargs))
 
     async def append(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same in the one thread that writes streamed text, which nothing slow may ever hold up."""
-        return await self._call(self._writer, partial(function, *args, **kwargs))
+        """The same in the one thread that writes streamed text, which nothing slow may ever hold up.
 
-    async def _call(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, _fresh, work)
+        Raises DatabaseError at once where the connection was lost; call again.
+        """
+        return await self._call(self._writer, _kept, partial(function, *args, **kwargs))
+
+    async def _call(
+        self, threads: ThreadPoolExecutor, call: Callable[[Callable[[], T]], T], work: Callable[[], T]
+    ) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, call, work)
 
     def close(self) -> None:
         """Close every thread's connection in that thread, then the threads. Waits for work under way."""
@@ -51,5 +56,12 @@ def _close_connections(everyone: threading.Barrier) -> None:
 
 
 def _fresh(work: Callable[[], T]) -> T:
-    close_old_connections()  # drops a connection the database has dropped; costs nothing otherwise
+    close_old_connections()  # drops a connection the database has dropped; asks it, which is a round trip
+    return work()
+
+
+def _kept(work: Callable[[], T]) -> T:
+    """For what is tried again when it fails: the connection is not asked first, only looked at after an error."""
+    if connection.errors_occurred:
+        close_old_connections()
     return work()

@@ -12,15 +12,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.utils import timezone
 
-from chat import batches, log
+from chat import log
+from chat.batches import Delta, append
 from chat.compaction import CHUNK
 from chat.database import Database
 from chat.ending import end
 from chat.log import Logged, News
 from chat.models import Kind
-from chat.turns import writing
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +49,6 @@ class Pen:
     @property
     def key(self) -> tuple[UUID, int]:
         return self.run, self.attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """One run's share of a commit."""
-
-    conversation: UUID
-    run: UUID
-    attempt: int
-    answer: UUID
-    offset: int
-    text: str
 
 
 class GroupCommit:
@@ -177,23 +164,19 @@ def _interval(runs: int) -> float:
 def commit(deltas: list[Delta]) -> set[tuple[UUID, int]]:
     """Write one transaction of streamed text, announce it, and return the (run, attempt)s whose text was refused.
 
-    This is the one place every token passes: a few statements, whatever the number of runs. A run's state cannot
-    change while its conversation is locked.
+    This is the one place every token passes.
     """
-    with writing():
-        heads, alive = batches.lock({delta.conversation for delta in deltas}, {delta.run for delta in deltas})
-        news: dict[UUID, News] = {}
-        for delta in deltas:
-            if (delta.run, delta.attempt) not in alive or delta.conversation not in heads:
-                continue
-            head = heads[delta.conversation]
-            if delta.conversation not in news:
-                news[delta.conversation] = News(delta.conversation, head, [])
-            heads[delta.conversation] = head + 1
-            payload = {"part": 0, "offset": delta.offset, "text": delta.text}
-            event = Logged(head + 1, Kind.MESSAGE_DELTA, payload, delta.run, delta.answer)
-            news[delta.conversation].events.append(event)  # type: ignore[attr-defined]
-        if news:
-            batches.write(list(news.values()), timezone.now())
+    refused = set()
+    news: dict[UUID, News] = {}
+    written: dict[UUID, list[Logged]] = {}
+    for delta, serial in zip(deltas, append(deltas), strict=True):
+        if serial is None:
+            refused.add((delta.run, delta.attempt))
+            continue
+        if delta.conversation not in news:
+            events = written[delta.conversation] = []
+            news[delta.conversation] = News(delta.conversation, serial - 1, events)
+        event = Logged(serial, Kind.MESSAGE_DELTA, delta.payload, delta.run, delta.answer)
+        written[delta.conversation].append(event)
     log.announce(*news.values())
-    return {(delta.run, delta.attempt) for delta in deltas} - alive
+    return refused

@@ -1,18 +1,40 @@
-"""Channels' in-memory layer without its housekeeping per message, which grows with the number of groups.
-
-For one process, which is what the in-memory layer is for. What it promises stays: it may drop, it never waits.
-"""
+"""Channels' layers, made fit for many small messages. What they promise stays: hints, any of which may be lost."""
 
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
 
 CLEAN_SECONDS = 1.0
 
 
+class RedisLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
+    """Publishes what one commit wrote to many conversations in one round trip, in its order."""
+
+    async def group_send_all(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """(group, message) each. If it raises, any of them may have been sent."""
+        layer = self._get_layer()
+        shards: dict[Any, list[tuple[str, bytes]]] = defaultdict(list)
+        for group, message in messages:
+            name = layer._get_group_channel_name(group)
+            shards[layer._get_shard(name)].append((name, self.serialize(message)))
+        for shard, published in shards.items():
+            # As the shard's own `publish` does for one.
+            async with shard._lock:
+                shard._ensure_redis()
+                async with shard._redis.pipeline(transaction=False) as pipe:
+                    for name, body in published:
+                        pipe.publish(name, body)
+                    await pipe.execute()
+
+
 class OneProcessLayer(InMemoryChannelLayer):  # type: ignore[misc]
-    """Looks for what has expired once a second instead of at every send and receive (20 % of a busy process),
+    """For one process, which is what the in-memory layer is for.
+
+    Looks for what has expired once a second instead of at every send and receive (20 % of a busy process),
     and hands a group its message as it is: nobody changes one, so nobody needs a copy, or a task to get it.
     """
 

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 ENGINES = "engines"
 PEOPLE = "people"
+AT_ONCE = 100  # messages handed to the layer together
 MAX_NEWS_BYTES = 262_144  # larger news says only that there is some; hubs then read the log
 _WAKES_ENGINES = frozenset({Kind.RUN_QUEUED, Kind.RUN_CANCELLING, Kind.RUN_ENDED})
 
@@ -120,11 +121,25 @@ class NewsDesk:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                group, message = self._queue.popleft()
+                messages = [self._queue.popleft() for _ in range(min(len(self._queue), AT_ONCE))]
                 try:
-                    await layer.group_send(group, message)
+                    await _publish(layer, messages)
                 except Exception as error:  # noqa: BLE001 - whatever a layer raises, the log has the truth
                     logger.warning("the channel layer refused news: %s", error)
+
+
+async def _publish(layer: Any, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    if hasattr(layer, "group_send_all"):
+        await layer.group_send_all(messages)
+        return
+    refused = None
+    for group, message in messages:
+        try:
+            await layer.group_send(group, message)
+        except Exception as error:  # noqa: BLE001 - the others may be let through
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 _desk: NewsDesk | None = None

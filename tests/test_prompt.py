@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chat import group_commit
 from chat.agent.prompt import MARKS, Said, build_prompt, prompt_of
 from chat.agent.provider import PromptMessage
-from chat.group_commit import Delta
+from chat.batches import Delta
 from chat.models import Conversation, Participant, Run
 from chat.models.run import ENDED, State
 

@@ -18,8 +18,9 @@ from pytest_django import Settings
 from chat import group_commit
 from chat import host as hosts
 from chat.agent.scripted import long_text
+from chat.batches import Delta
 from chat.database import Database
-from chat.group_commit import Delta, GroupCommit, Lost, Pen
+from chat.group_commit import GroupCommit, Lost, Pen
 from chat.models import Conversation, Event, Participant, Run
 from chat.models.event import TEXT_KINDS
 from chat.models.run import STARTED, State

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from chat import group_commit, wire
+from chat.batches import Delta
 from chat.compaction import text_of
 from chat.errors import Refused
-from chat.group_commit import Delta
 from chat.models import Conversation, Event, Message, Participant, Run
 from chat.models.run import ENDED, LIVE, STARTED, State
 from chat.reading import read_frame

@@ -12,7 +12,8 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from chat.group_commit import Delta, commit
+from chat.batches import Delta
+from chat.group_commit import commit
 from chat.models import Conversation, Device, Participant, Role, Run
 from chat.models.run import State
 from chat.pages.accounts import DEMO_ACCOUNTS
