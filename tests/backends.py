@@ -5,6 +5,7 @@ PostgreSQL refuses to run as root; as root it is run as `nobody`.
 """
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,15 +13,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Not of those that the system gives to whoever asks for any: one of them may be taken before it is used."""
+    chance = random.SystemRandom()  # the usual one is seeded alike in every process that runs tests
+    while True:
+        port = chance.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def postgresql_folder() -> Path | None:
@@ -80,7 +84,7 @@ def running(command: list[str], log: int, port: int) -> Iterator[None]:
     """A server process that listens on a port; ended by its id."""
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -92,7 +96,7 @@ def running(command: list[str], log: int, port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from asgiref.sync import SyncToAsync
 from django.contrib.auth.models import User
@@ -12,6 +13,7 @@ from django.db import connection, connections
 from pytest_django import Settings
 
 from chat import host as hosts
+from chat.agent import engine as engines
 from chat.models import Conversation
 from project import asgi
 from tests import under
@@ -21,6 +23,10 @@ from tests.providers import PROVIDERS, Call, Recording
 from tests.remote import RemoteDevice
 
 pytest_plugins = ["tests.strict"]
+
+# What an example says does not depend on how busy the machine is.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -90,14 +96,26 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.fixture
-def impatient(settings: Settings, transactional_db: None) -> Iterator[None]:
+def impatient(request: pytest.FixtureRequest, settings: Settings, transactional_db: None) -> Iterator[None]:
     """Connections opened from now on give up on the lock soon, so that a test need not wait 20 seconds."""
     if connection.vendor != "sqlite":
         pytest.skip("about SQLite's lock")
     options = connection.settings_dict["OPTIONS"]
-    before, options["timeout"] = options["timeout"], 0.2
+    before, options["timeout"] = options["timeout"], getattr(request, "param", 0.2)
     yield
     options["timeout"] = before
+
+
+@pytest.fixture
+def no_recheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer: who is sent away was sent away by an announcement. Before the host starts."""
+    monkeypatch.setattr(hosts, "RECHECK_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def no_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer here either: an answer ends because its worker was told so. Before the host starts."""
+    monkeypatch.setattr(engines, "RENEW_SECONDS", 3600.0)
 
 
 @pytest.fixture

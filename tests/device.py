@@ -49,6 +49,8 @@ def sign_in(user: User) -> str:
 class Device:
     """`connect`, speak, watch `view`. `frames` is everything that was received, in order."""
 
+    deadline = DEADLINE
+
     def __init__(
         self,
         user: User,
@@ -115,7 +117,7 @@ class Device:
 
     async def until(self, condition: Callable[[], Any], what: str) -> Any:
         """`until`, which also ends as soon as a frame made no sense to us."""
-        value = await until(lambda: self.broken or condition(), what)
+        value = await until(lambda: self.broken or condition(), what, self.deadline)
         if self.broken is not None:
             raise self.broken
         return value

@@ -76,7 +76,7 @@ class Exchange:
     async def end(self) -> None:
         """The client is gone."""
         self._requests.put_nowait(_DISCONNECTED)
-        await asyncio.wait([self.task], timeout=5)
+        await asyncio.wait([self.task], timeout=10)
         assert self.task.done(), "a door did not notice that its client is gone"
 
 

@@ -69,7 +69,7 @@ async def nginx(folder: Path, upstream: str, more: str = UPGRADE, *, tls: bool =
     (folder / "nginx.conf").write_text(configuration)
     process = await asyncio.create_subprocess_exec(NGINX, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log")
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -39,6 +39,8 @@ class Address(Protocol):
 class RemoteDevice(Device):
     """`conversation` is an id here, `session` a session key of the server's database."""
 
+    deadline = 30.0  # others start, end and recover meanwhile, each in a process of its own
+
     def __init__(
         self,
         server: Address,

@@ -114,7 +114,7 @@ class Server:
             stderr=asyncio.subprocess.STDOUT,
         )
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (found := self.ready.search(line := await self.process.stdout.readline())) is None:
                 assert line, f"the server ended: {self.output}"
                 self.output += line.decode()

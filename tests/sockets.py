@@ -34,6 +34,7 @@ class Socket:
             compression=None,
             ssl=tls,
             proxy=None,
+            open_timeout=30,
             host=address.hostname,
             port=address.port,
         )

@@ -174,6 +174,7 @@ async def test_who_leaves_while_waiting_is_missed_by_nobody(
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("impatient", [2.0], indirect=True)  # long enough for the known to come in meanwhile
 async def test_while_nothing_can_be_written_the_known_come_in_and_the_new_do_not_hold_them_up(
     impatient: None, host: Host, alice: User, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +187,7 @@ async def test_while_nothing_can_be_written_the_known_come_in_and_the_new_do_not
         await asyncio.sleep(0)
         assert isinstance(await host.doorkeeper.let_in(known), Access)
         assert not any(one.done() for one in new)
-        async with asyncio.timeout(10):  # the lock is waited for once, not by each
+        async with asyncio.timeout(30):  # the lock is waited for once, not by each
             came = await asyncio.gather(*new, return_exceptions=True)
         assert {type(one) for one in came} == {OperationalError}
         await asyncio.sleep(0)

@@ -239,7 +239,7 @@ async def test_a_person_talks_and_sees_what_others_say(server: Server, token: st
         await alice.shows("/stop all     stop everything")
         alice.type("/quit")
         assert await alice.process.wait() == 0
-    assert other.view.title == "Terminals"
+    await until(lambda: other.view.title == "Terminals", "the new title")
     await other.disconnect()
 
 
@@ -254,7 +254,7 @@ async def test_ctrl_c_leaves_and_stops_nothing(server: Server, token: str) -> No
         os.kill(alice.process.pid, signal.SIGINT)
         assert await alice.process.wait() == 130
         assert "Traceback" not in alice.screen
-    (run,) = other.view.runs
+    (run,) = await until(lambda: list(other.view.runs), "her question")
     assert (await other.ended(run))["state"] == "completed"
     await other.disconnect()
 

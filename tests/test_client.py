@@ -10,9 +10,8 @@ import time
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -38,6 +37,7 @@ from chat.client import (
     connect,
     events,
     frames,
+    machine,
 )
 from chat.client.address import Address, Identity
 from chat.client.frames import Ack, Bye, Hello, Limits, Nack, Reset, Snapshot, SnapshotText, Sync
@@ -573,7 +573,7 @@ async def test_a_write_that_failed_is_tried_again_and_the_last_one_is_of_the_new
     disk = Disk()
     async with connect(NOWHERE, "token", store=disk, memory=Memory()) as one:
         saying = asyncio.create_task(one.send("Kept"))
-        await until(lambda: disk.refused)
+        await until(lambda: disk.refused and "No space left" in caplog.text, "it to be said while it lasts")
         disk.full = False
         if not ends:
             await until(lambda: disk.saved is not None, "another write")
@@ -582,7 +582,6 @@ async def test_a_write_that_failed_is_tried_again_and_the_last_one_is_of_the_new
         await saying
     assert disk.saved is not None
     assert [kept["text"] for kept in disk.saved.signals] == ["Kept"]
-    assert [one.message for one in caplog.records if "No space left" in one.message], "it is said while it lasts"
 
 
 async def test_the_last_write_waits_for_the_one_before() -> None:
@@ -602,7 +601,7 @@ async def test_the_last_write_waits_for_the_one_before() -> None:
     slow = Slow()
     async with connect(NOWHERE, "token", store=slow, memory=Memory()) as one:
         saying = asyncio.create_task(one.send("Kept"))
-        await until(lambda: slow.inside)
+        await until(lambda: slow.most)
     assert slow.most == 1
     with pytest.raises(Left):
         await saying
@@ -669,6 +668,12 @@ async def test_a_device_is_named_by_a_uuid() -> None:
 
 def test_a_secret_is_not_shown_with_the_rest() -> None:
     assert "qqq" not in repr(Identity.of("cvt_qqq", "qqq"))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport that is let through is not given up because the machine is busy."""
+    monkeypatch.setattr(machine, "PATIENCE", 15.0)
 
 
 # --- somebody else than our server --------------------------------------------------------------------------
@@ -764,10 +769,10 @@ async def test_polls_that_somebody_else_answers_at_once_are_asked_once_a_second(
             times.append(time.monotonic())
         return JSON, json.dumps({"connection": "x", "frames": GREETING if is_first else []})
 
+    began = time.monotonic()  # when they arrive they may be late, each by another time, and never early
     async with impostor(answer) as (url, _), connect(url, "token", transports=[POLL], memory=Memory()):
         await until(lambda: len(times) > 2, "three questions")
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert min(gaps) >= 0.99, gaps
+    assert [at - began >= number - 0.01 for number, at in enumerate(times)] == [True] * len(times), times
 
 
 @pytest.mark.parametrize("text", [DEEP, "1", "{}", '{"type": []}'], ids=lambda text: text[:5])
@@ -826,7 +831,9 @@ async def test_a_goodbye_that_is_not_ours_is_what_its_status_says() -> None:
 
 
 @pytest.mark.parametrize("elsewhere", ["https://127.0.0.1:1/", "/login", "http://[", "mailto:somebody"])
-async def test_a_websocket_that_is_sent_on_to_a_page_is_refused_and_the_next_transport_tried(elsewhere: str) -> None:
+async def test_a_websocket_that_is_sent_on_to_a_page_is_refused_and_the_next_transport_tried(
+    patient: None, elsewhere: str
+) -> None:
     def answer(asked: str) -> tuple[str, str]:
         if "/api/" in asked:
             return STREAM, streamed(*GREETING)
@@ -847,6 +854,13 @@ over_every_transport = pytest.mark.parametrize("transport", list(Transport))
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """One for all tests that do not end it. Short heartbeats, so that the dead are found soon."""
     async with Server(tmp_path_factory.mktemp("server"), CHAT_HEARTBEAT_SECONDS="0.5") as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def calm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """Where nothing is to be found dead: a busy machine may be silent for a second."""
+    async with Server(tmp_path_factory.mktemp("calm"), CHAT_HEARTBEAT_SECONDS="2") as server:
         yield server
 
 
@@ -891,7 +905,7 @@ class Program:
         """Of all answers."""
         return sum(len(text) for text in self.texts.values())
 
-    async def until(self, condition: Callable[[], Any], what: str, deadline: float = 15.0) -> Any:
+    async def until(self, condition: Callable[[], Any], what: str, deadline: float = 30.0) -> Any:
         """As soon as the reading has failed, that is what went wrong."""
         await until(lambda: self.reading.done() or condition(), what, deadline)
         if self.reading.done():
@@ -904,7 +918,7 @@ class Program:
     async def passes(self, length: int) -> None:
         await self.until(lambda: self.length > length, f"{length} code points")
 
-    async def ended(self, run: str, deadline: float = 15.0) -> str:
+    async def ended(self, run: str, deadline: float = 30.0) -> str:
         """The text of the run's answer, when it has ended."""
 
         def is_over() -> bool:
@@ -1011,7 +1025,7 @@ async def test_every_verb_is_carried_out(server: Server) -> None:
         await talk.rename("Counting")
         await talk.read()
         await one.until(lambda: [turn.text for turn in talk.view.queue] == ["/echo 2", "/echo edited"], "the queue")
-        assert talk.view.title == "Counting"
+        await one.until(lambda: talk.view.title == "Counting", "the title")
         assert (await talk.cancel(run=first.run)).outcome == "cancelling"
         assert [await one.ended(ack.run) for ack in (waiting[2], waiting[0])] == ["2", "edited"]
         again = await talk.retry(first.run)
@@ -1097,8 +1111,10 @@ async def test_r2_cut_again_and_again_an_answer_is_whole_and_nothing_comes_twice
             ack = await one.conversation.send("/rate 150 /long 20000")
             for _ in range(4):
                 await one.passes(one.length + 300)
+                made = proxy.connections
                 getattr(proxy, how)()
                 one.conversation.hurry()
+                await one.until(lambda: proxy.connections > made, "another connection")  # noqa: B023
             await one.passes(one.length + 300)
             await one.conversation.cancel(run=ack.run)
             assert long_text(20_000).startswith(await one.ended(ack.run))
@@ -1114,6 +1130,8 @@ async def test_cut_slow_and_in_slices_it_all_arrives(server: Server, transport: 
         proxy.faults.slices = True
         proxy.faults.delay, proxy.faults.jitter = 0.02, 0.03
         proxy.faults.cut_every = 1.5
+        # A machine may be too slow to get anywhere in so short a life.
+        asyncio.get_running_loop().call_later(10, setattr, proxy.faults, "cut_every", 10.0)
         async with program(page(proxy, conversation), session=session, transports=[transport]) as one:
             ack = await one.conversation.send("/rate 100 /long 300")
             assert await one.ended(ack.run, deadline=40.0) == long_text(300)
@@ -1150,26 +1168,34 @@ async def test_a_signal_whose_answer_is_lost_is_asked_again_and_carried_out_once
     server: Server, transport: Transport
 ) -> None:
     conversation, session = await begin(server)
+    told: list[State] = []
     async with (
         FaultProxy(server.port) as proxy,
-        program(page(proxy, conversation), session=session, transports=[transport]) as one,
+        program(
+            page(proxy, conversation),
+            session=session,
+            transports=[transport],
+            on_state=lambda talk: told.append(talk.state),
+        ) as one,
     ):
         await one.live()
         for number in range(5):
+            await one.live()
+            told.clear()
             saying = asyncio.create_task(one.conversation.send(f"/echo {number}"))
             await asyncio.sleep(0)
             proxy.reset()
-            await one.until(lambda: one.conversation.state is not State.LIVE, "that it is cut")
+            await one.until(lambda: saying.done() or {*told} - {State.LIVE}, "that it is cut")  # noqa: B023
             one.conversation.hurry()
             await one.ended((await saying).run)
         assert [turn.text for turn in one.conversation.turns] == [f"/echo {number}" for number in range(5)]
 
 
 @real
-async def test_a_post_that_fails_beside_a_stream_that_lives_is_asked_again(server: Server) -> None:
-    conversation, session = await begin(server)
+async def test_a_post_that_fails_beside_a_stream_that_lives_is_asked_again(calm: Server) -> None:
+    conversation, session = await begin(calm)
     async with (
-        FaultProxy(server.port) as proxy,
+        FaultProxy(calm.port) as proxy,
         program(page(proxy, conversation), session=session, transports=[SSE]) as one,
     ):
         await one.live()
@@ -1186,10 +1212,12 @@ async def test_a_post_that_fails_beside_a_stream_that_lives_is_asked_again(serve
 
 @real
 @pytest.mark.parametrize("status", [400, 403, 426])
-async def test_where_upgrades_are_refused_it_comes_by_sse_and_remembers(server: Server, status: int) -> None:
-    conversation, session = await begin(server)
+async def test_where_upgrades_are_refused_it_comes_by_sse_and_remembers(
+    calm: Server, patient: None, status: int
+) -> None:
+    conversation, session = await begin(calm)
     memory = Memory()
-    async with FaultProxy(server.port) as proxy:
+    async with FaultProxy(calm.port) as proxy:
         proxy.faults.refuse_upgrade = status
         for refused in (1, 1):
             async with program(page(proxy, conversation), session=session, memory=memory) as one:
@@ -1213,11 +1241,11 @@ async def test_where_streams_are_held_back_too_it_polls(server: Server) -> None:
 
 
 @real
-async def test_when_the_memory_ends_the_better_transport_is_tried_again(server: Server) -> None:
-    conversation, session = await begin(server)
+async def test_when_the_memory_ends_the_better_transport_is_tried_again(calm: Server, patient: None) -> None:
+    conversation, session = await begin(calm)
     ahead = 0.0
     memory = Memory(clock=lambda: asyncio.get_running_loop().time() + ahead)
-    async with FaultProxy(server.port) as proxy:
+    async with FaultProxy(calm.port) as proxy:
         proxy.faults.refuse_upgrade = 403
         async with program(page(proxy, conversation), session=session, memory=memory) as one:
             await one.live()
@@ -1245,7 +1273,7 @@ async def test_a_half_open_line_is_found_dead_and_left(server: Server, transport
         ) as one:
             await one.live()
             proxy.faults.black_hole = True
-            await one.until(lambda: one.conversation.state is State.RECONNECTING, "it to be found dead", 5.0)
+            await one.until(lambda: one.conversation.state is State.RECONNECTING, "it to be found dead")
             proxy.heal()
             await one.live()
         assert told[:2] == [State.CONNECTING, State.LIVE] or told[0] is State.CONNECTING
@@ -1253,15 +1281,20 @@ async def test_a_half_open_line_is_found_dead_and_left(server: Server, transport
 
 
 @real
-@over_every_transport
-async def test_a_quiet_line_stays(server: Server, transport: Transport) -> None:
-    conversation, session = await begin(server)
-    async with program(page(server, conversation), session=session, transports=[transport]) as one:
-        await one.live()
-        end = asyncio.get_running_loop().time() + 3  # six heartbeats, more than the server or we would wait
-        await one.until(lambda: asyncio.get_running_loop().time() > end, "the time")
-        assert len([event for event in one.seen if isinstance(event, Hello)]) == 1
-        assert one.conversation.state is State.LIVE
+async def test_a_quiet_line_stays(calm: Server) -> None:
+    conversation, session = await begin(calm)
+    async with AsyncExitStack() as stack:
+        lines = [
+            await stack.enter_async_context(program(page(calm, conversation), session=session, transports=[transport]))
+            for transport in Transport
+        ]
+        for one in lines:
+            await one.live()
+        end = asyncio.get_running_loop().time() + 8  # four heartbeats, more than the server or we would wait
+        for one in lines:
+            await one.until(lambda: asyncio.get_running_loop().time() > end, "the time")
+            assert len([event for event in one.seen if isinstance(event, Hello)]) == 1, one.conversation.transport
+            assert one.conversation.state is State.LIVE
 
 
 @real

@@ -207,7 +207,9 @@ async def test_a_page_of_another_site_may_neither_listen_nor_speak(server: Serve
     device = {"device": str(uuid.uuid4())}
     own, other = f"http://127.0.0.1:{server.port}", "http://evil.example"
     body = json.dumps({"type": "conversation.rename", "id": str(uuid.uuid4()), "title": "Mine"})
-    async with httpx2.AsyncClient(base_url=server.url, cookies={"sessionid": session}, trust_env=False) as client:
+    async with httpx2.AsyncClient(
+        base_url=server.url, cookies={"sessionid": session}, trust_env=False, timeout=30
+    ) as client:
         for headers, status in (
             ({"origin": other}, 403),
             ({}, 403),
@@ -242,7 +244,7 @@ async def test_what_is_said_without_a_connection_is_done_and_answered(server: Se
     path = f"/api/conversations/{conversation}/signals"
     body = {"type": "message.send", "id": str(uuid.uuid4()), "text": "/rate 0 /echo A script."}
     known = {"authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(base_url=server.url, headers=known, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=server.url, headers=known, trust_env=False, timeout=30) as client:
         first = await client.post(path, params={"device": str(uuid.uuid4())}, json=body)
         again = await client.post(path, params={"device": str(uuid.uuid4())}, json=body)
         flow = await client.post(path, params={"device": str(uuid.uuid4())}, json={"type": "flow", "serial": 1})
@@ -261,7 +263,7 @@ async def test_a_server_that_ends_says_goodbye_at_every_door(server: Server, dev
     devices += [await synced(RemoteDevice(server, *place, door=door)) for door in (*DOORS, *DOORS)]
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
-    await until(lambda: all(one.closed for one in devices), "drained")
+    await until(lambda: all(one.closed for one in devices), "drained", 30)
     for one in devices:
         if one.door == "poll" and one.closed == 1006:  # between two polls, and the server listens no more
             continue
@@ -269,7 +271,7 @@ async def test_a_server_that_ends_says_goodbye_at_every_door(server: Server, dev
         goodbye = one.frames[-1]
         assert (goodbye["type"], goodbye["code"]) == ("bye", "drain")
         assert 0 <= goodbye["retry_in"] <= 5
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         assert await server.process.wait() in {0, -signal.SIGTERM}
     assert "Traceback" not in server.output
 
@@ -290,11 +292,10 @@ async def test_those_who_wait_hold_no_thread_and_keep_nobody_waiting(server: Ser
             await one.connect()
         for one in waiting[1:]:
             await one.synced()
-        async with httpx2.AsyncClient(base_url=server.url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as client:
             for _ in range(5):
-                async with asyncio.timeout(5):
-                    assert (await client.get("/login/")).status_code == 200
-        assert threads() <= before + 12
+                assert (await client.get("/login/")).status_code == 200
+        await until(lambda: threads() <= before + 12, "no thread for each of those who wait")
         ack = await waiting[0].say("message.send", text="/rate 0 /echo Everybody.")
         for one in waiting:
             await one.ended(ack["run"])
@@ -351,7 +352,7 @@ async def test_a_body_that_is_far_too_large_is_refused_before_it_fills_the_memor
     answer = b""
     # Whoever goes on writing to a closed socket may lose what was said before it was closed.
     with contextlib.nullcontext() if refused_by_its_head else contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             answer = await status
     assert (answer == b"" and not refused_by_its_head) or int(answer.split()[1]) in {403, 413}
     assert server.resident() - before < 40 * 2**20

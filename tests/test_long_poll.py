@@ -34,7 +34,7 @@ async def test_a_poll_that_took_over_hears_on_when_the_one_before_it_dies(poller
     await asyncio.sleep(0)
     await old.end()
     await poller.say(type="conversation.rename", title="Heard")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         heard = json.loads(await new.whole())
     assert kinds(heard) == ["conversation.renamed"]
 
@@ -70,7 +70,7 @@ async def test_an_answer_that_was_lost_is_given_again(poller: Poller) -> None:
 
 async def test_a_short_poll_holds_nothing(poller: Poller) -> None:
     first = await poller.begin_quietly()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         nothing = await poller.answer(connection=first["connection"], after=poller.after, wait="0")
     assert kinds(nothing) == []
 

@@ -65,7 +65,8 @@ def texts(device: Device) -> list[str]:
 async def test_queue_answers_one_after_the_other_in_the_order_of_the_acks(
     calls: list[Call], laptop: Device, phone: Device
 ) -> None:
-    acks = [await (laptop, phone)[number % 2].ask(f"/rate 120 /long {50 + number}") for number in range(5)]
+    pace = ["/slow 3 /rate 400", *["/rate 400"] * 4]  # the first is still at it when the last one comes
+    acks = [await (laptop, phone)[n % 2].ask(f"{how} /long {50 + n}") for n, how in enumerate(pace)]
     assert [ack["state"] for ack in acks] == ["starting", *["waiting"] * 4]
     for ack in acks:
         await laptop.ended(ack["run"])

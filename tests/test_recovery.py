@@ -25,6 +25,7 @@ from chat.models import Conversation, Event, Participant, Run
 from chat.models.event import TEXT_KINDS
 from chat.models.run import STARTED, State
 from chat.reading import PAGE_CHARS
+from chat.turns import writing
 from tests.conftest import with_settings
 from tests.device import Device, until
 from tests.locked import write_lock
@@ -62,9 +63,11 @@ def says(run: Run, text: str, attempt: int | None = None) -> set[tuple[uuid.UUID
 
 
 def lapse(run: Run) -> None:
-    Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-    for late in Run.lapsed():
-        late.recover()
+    with writing():  # an engine that runs must not renew it in between
+        Conversation.objects.select_for_update().get(pk=run.conversation_id)
+        Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        for late in Run.lapsed():
+            late.recover()
     run.refresh_from_db()
 
 
@@ -180,7 +183,7 @@ async def test_two_attempts_of_one_run_in_one_process_do_not_get_in_each_others_
     for piece in ("a", "b"):
         commit.write(zombie, "late" + piece)
         commit.write(heir, "good" + piece)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await commit.flush(heir)
         with pytest.raises(Lost):
             await commit.flush(zombie)
@@ -201,7 +204,7 @@ async def test_a_text_that_no_database_takes_fails_its_run_and_the_writer_goes_o
         assert run.answer_id is not None
         pen = Pen(run.pk, run.attempt, run.conversation_id, run.answer_id)
         commit.write(pen, text)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             if fails:
                 with pytest.raises(DatabaseError):
                     await commit.flush(pen)
@@ -215,7 +218,7 @@ async def test_a_text_that_no_database_takes_fails_its_run_and_the_writer_goes_o
 # --- the process ends -------------------------------------------------------------------------------------------
 
 
-@with_settings(CHAT_DRAIN_SECONDS=5.0)
+@with_settings(CHAT_DRAIN_SECONDS=30.0)
 async def test_an_answer_that_ends_within_the_grace_is_finished(
     calls: list[Call], device: Make, alice: User, conversation: Conversation, quiet: None
 ) -> None:
@@ -224,7 +227,7 @@ async def test_an_answer_that_ends_within_the_grace_is_finished(
     await laptop.writes(ack["run"])
     began = time.monotonic()
     await hosts.stop()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
     run = await Run.objects.select_related("answer").aget(pk=ack["run"])
     assert run.state == State.COMPLETED
     assert run.answer is not None
@@ -317,9 +320,9 @@ async def test_a_database_that_is_locked_for_seconds_loses_nothing(
     ack = await laptop.ask("/rate 200 /long 300")
     await laptop.writes(ack["run"])
     with write_lock():
-        shown = len(laptop.view.text_of(ack["run"]))
         nack = await laptop.say("message.send", text="/rate 0 /echo After.")
         assert (nack["code"], nack["retryable"]) == ("storage", True)
+        shown = len(laptop.view.text_of(ack["run"]))  # by now all that had been committed has come
         await asyncio.sleep(2.0)
         assert len(laptop.view.text_of(ack["run"])) <= shown + 200
     again = await laptop.ask("/rate 0 /echo After.", signal_id=nack["id"])
@@ -333,10 +336,10 @@ async def test_a_run_that_ends_while_the_database_is_locked_ends_afterwards(
     impatient: None, device: Make, alice: User, conversation: Conversation
 ) -> None:
     laptop = await connected(device(alice, conversation))
-    ack = await laptop.ask("/slow 0.3 /rate 0 /long 50")
+    ack = await laptop.ask("/slow 1.5 /rate 0 /long 50")
     await until(lambda: laptop.view.state_of(ack["run"]) == "running")
     with write_lock():
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.5)
         assert laptop.view.state_of(ack["run"]) == "running"
     assert (await laptop.ended(ack["run"]))["state"] == "completed"
     assert laptop.view.text_of(ack["run"]) == long_text(50)

@@ -102,17 +102,17 @@ def test_only_the_last_user_message_is_obeyed() -> None:
 async def test_the_rate_is_kept() -> None:
     before = time.monotonic()
     await replied(turn("/rate 200 /long 101"))
-    assert 0.49 <= time.monotonic() - before < 0.8
+    assert 0.49 <= time.monotonic() - before < 2  # at the usual rate it is 2.5 s
 
 
 async def test_a_late_reader_is_caught_up_with() -> None:
-    """All 50 tokens are due after half a second, however long the reader took for the first."""
+    """All 50 tokens are due after two seconds, however long the reader took for the first."""
     before = time.monotonic()
-    async with aclosing(Scripted().reply(turn("/rate 100 /long 51"))) as reply:
+    async with aclosing(Scripted().reply(turn("/rate 25 /long 51"))) as reply:
         async for event in reply:
             if event == Text("word1"):
-                await asyncio.sleep(0.4)
-    assert 0.49 <= time.monotonic() - before < 0.75
+                await asyncio.sleep(1.9)
+    assert 1.99 <= time.monotonic() - before < 3.5
 
 
 async def test_at_full_speed_the_loop_still_turns() -> None:
@@ -132,12 +132,12 @@ async def test_at_full_speed_the_loop_still_turns() -> None:
 
 async def test_slow_waits_before_the_first_token_only() -> None:
     before = time.monotonic()
-    async with aclosing(Scripted().reply(turn("/slow 0.3 /rate 0 /long 3"))) as reply:
+    async with aclosing(Scripted().reply(turn("/slow 1 /rate 0 /long 5"))) as reply:
         await anext(reply)
-        assert time.monotonic() - before >= 0.29
+        assert time.monotonic() - before >= 0.99
         async for _ in reply:
             pass
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < 3
 
 
 async def test_fail_comes_after_what_precedes_it() -> None:

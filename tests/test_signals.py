@@ -1,6 +1,7 @@
 """Every signal of wire.py over a socket: its ack, each way it is refused, and everything that is no signal at all."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from chat import wire
 from chat.errors import Code, Refused
 from chat.models import Conversation, Message, Participant, Run
 from chat.models.conversation import ALONGSIDE_LIMIT, QUEUE_LIMIT
+from chat.transport.connection import TYPING_SECONDS
 from tests import under
 from tests.conftest import with_settings
 from tests.device import Device, until
@@ -361,11 +363,13 @@ async def test_ping_is_answered_and_flow_and_typing_are_not(
 
 async def test_a_flood_of_typing_is_not_passed_on(device: Make, alice: User, conversation: Conversation) -> None:
     laptop, phone = await connected(device(alice, conversation)), await connected(device(alice, conversation))
+    began = time.monotonic()
     for _ in range(300):
         await laptop.say_raw('{"type": "typing"}')
     await laptop.say("conversation.rename", title="After the flood")
     await until(lambda: phone.view.title == "After the flood")
-    assert 1 <= sum(frame["type"] == "typing" for frame in phone.frames) <= 3
+    passed = time.monotonic() - began
+    assert 1 <= sum(frame["type"] == "typing" for frame in phone.frames) <= 1 + passed / (TYPING_SECONDS / 4)
 
 
 @with_settings(CHAT_SIGNALS_PER_SECOND=2.0)
@@ -373,7 +377,9 @@ async def test_too_many_signals_are_refused_with_when_to_try_again(
     device: Make, alice: User, conversation: Conversation
 ) -> None:
     laptop = await connected(device(alice, conversation))
-    answers = [await laptop.say("read", serial=1) for _ in range(14)]
+    answers = [await laptop.say("read", serial=1)]
+    while len(answers) < 100 and answers[-1]["type"] == "ack":  # on a slow machine more fit into the burst
+        answers.append(await laptop.say("read", serial=1))
     nacks = [answer for answer in answers if answer["type"] == "nack"]
     assert len(answers) - len(nacks) >= 10, "a burst is fine"
     assert nacks
@@ -411,6 +417,7 @@ async def test_a_viewer_watches_and_may_change_nothing(
     assert laptop.view.runs[run]["state"] == "running"
 
 
+@pytest.mark.usefixtures("no_recheck")
 async def test_what_is_said_after_signing_out_is_refused(device: Make, alice: User, conversation: Conversation) -> None:
     laptop = await connected(device(alice, conversation))
 
@@ -423,6 +430,7 @@ async def test_what_is_said_after_signing_out_is_refused(device: Make, alice: Us
     assert await refused(laptop, "message.send", text="still me") == Code.SIGNED_OUT
 
 
+@pytest.mark.usefixtures("no_recheck")
 async def test_what_is_said_from_a_revoked_device_is_refused(
     device: Make, alice: User, conversation: Conversation
 ) -> None:

@@ -28,7 +28,7 @@ from chat.transport.admission import Credentials, Wish, enter_all
 
 Hear = Callable[[], Awaitable[Any]]
 HTMX = {"HX-Request": "true"}
-SOON = 5.0  # seconds
+SOON = 10.0  # seconds
 
 
 def signed_in(user: User) -> Client:
