@@ -9,7 +9,7 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Dialog, Error, 
 
 from tests.browser.site import Site
 
-DEADLINE = 15.0
+DEADLINE = 30.0  # for a busy machine; two heartbeats are longer
 # All but what may differ between two pages: white space between blocks, who is online just now, which attribute
 # comes first, and text being written, which the one page has a moment before the other.
 NORMALISED = """() => {
@@ -32,9 +32,25 @@ WATCH = """() => new MutationObserver(() => {
   const text = document.querySelector(".turn:last-child .streaming");
   if (text && text.textContent) window.written = text.textContent;
 }).observe(document.getElementById("flow"), { subtree: true, childList: true, characterData: true })"""
-NETWORK = ("net::ERR_", "WebSocket connection to", "console: htmx:")
+NETWORK = ("net::ERR_", "WebSocket connection to", "console: htmx:", "503 (Service Unavailable)")
 # The list beside may be asked for before the page has heard of it.
 SIGN_OUT = ("401 (Unauthorized)", "Status Error Code 401", "console: htmx:")
+# By the page itself: it goes, or another way was faster.
+ALWAYS = ("WebSocket is closed before the connection is established",)
+# Whether the page is in this state now, or was for a moment since it was last found in one.
+CONNECTION = """(state) => {
+  const at = document.body.dataset.connection === state ? Infinity : state === "live" ? -1 : line.states.indexOf(state);
+  line.states.splice(0, at + 1);
+  return at >= 0;
+}"""
+# Every text an element had from now on.
+REMEMBER = """(element) => { window.remembered = [];
+  new MutationObserver(() => window.remembered.push(element.textContent)).observe(element, { childList: true }); }"""
+
+
+def words(count: int) -> str:
+    """What `/long count` says."""
+    return " ".join(f"word{number}" for number in range(1, count + 1))
 
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline: float = DEADLINE) -> Any:
@@ -57,6 +73,7 @@ class Screen:
         self.user = user
         self.conversation = conversation
         self.problems: list[str] = []
+        self.expected: list[str] = []
         self.expects_network_trouble = False
         self.expects_sign_out = False
         page.on("console", self._console)
@@ -74,7 +91,12 @@ class Screen:
         await self.connected()
 
     async def connected(self, state: str = "live") -> None:
-        await self.page.wait_for_selector(f'body[data-connection="{state}"]', timeout=DEADLINE * 1000)
+        """Wait until the page says so; "live" must last, any other state may have come and gone since the last wait."""
+
+        async def said() -> bool:
+            return bool(await self.page.evaluate(CONNECTION, state))
+
+        await until(said, f"the connection is {state}")
 
     async def close(self) -> None:
         await self.context.close()
@@ -112,8 +134,8 @@ class Screen:
         return await self.texts("#queue .said")
 
     async def answer(self) -> str:
-        """The newest answer's text, being written or rendered."""
-        found = await self.texts(".answer:last-of-type :is(.streaming, .rendered)")
+        """The newest turn's newest answer's text, being written or rendered."""
+        found = await self.texts(".turn:last-child .answer:last-of-type :is(.streaming, .rendered)")
         return found[-1].strip("\n") if found else ""
 
     async def states(self) -> list[str]:
@@ -132,10 +154,10 @@ class Screen:
         await until(all_ended, f"answers {states}")
 
     async def has_said(self, characters: int) -> str:
-        """Wait until the newest answer is at least so long, and still being written."""
+        """Wait until the answer to what was said last is at least so long."""
 
         async def long_enough() -> bool:
-            return len(await self.answer()) >= characters
+            return await self.count("#outbox > *") == 0 and len(await self.answer()) >= characters
 
         await until(long_enough, f"{characters} characters of an answer")
         return await self.answer()
@@ -148,6 +170,34 @@ class Screen:
             return await found.count() == 1 and await found.is_visible()
 
         await until(shown, f"{text!r} in {selector}")
+
+    async def writes(self, text: str) -> None:
+        """Wait until an answer that has not ended, and so is not drawn anew, has exactly this text."""
+
+        async def written() -> bool:
+            return await self.texts(".turn:last-child .streaming") == [text]
+
+        await until(written, "all of it")
+
+    async def focused(self, selector: str) -> None:
+        """Wait until the keyboard is there."""
+
+        async def there() -> bool:
+            return bool(await self.page.evaluate("(wanted) => document.activeElement.matches(wanted)", selector))
+
+        await until(there, f"the focus in {selector}")
+
+    async def remember(self, selector: str) -> None:
+        """From now on, remember every text of this element, for `had`."""
+        await self.page.eval_on_selector(selector, REMEMBER)
+
+    async def had(self, text: str) -> None:
+        """Wait until the remembered element has had this text, which may last a moment only."""
+
+        async def seen() -> bool:
+            return text in await self.page.evaluate("window.remembered")
+
+        await until(seen, f"{text!r} for a moment")
 
     async def normalised(self) -> str:
         found: str = await self.page.evaluate(NORMALISED)
@@ -166,6 +216,21 @@ class Screen:
         self.problems.append(f"dialog: {dialog.message}")
         await dialog.dismiss()
 
+    def expects(self, *words: str) -> None:
+        """Complaints with these words are not held against the page, whenever they come."""
+        self.expected += words
+
+    async def complained(self, words: str) -> None:
+        """Wait for such a complaint."""
+
+        async def did() -> bool:
+            return any(words in problem for problem in self.problems)
+
+        await until(did, f"a complaint: {words}")
+
     def unexpected(self) -> list[str]:
-        trouble = (NETWORK if self.expects_network_trouble else ()) + (SIGN_OUT if self.expects_sign_out else ())
+        trouble = (*ALWAYS, *self.expected, *self._trouble())
         return [problem for problem in self.problems if not any(word in problem for word in trouble)]
+
+    def _trouble(self) -> tuple[str, ...]:
+        return (NETWORK if self.expects_network_trouble else ()) + (SIGN_OUT if self.expects_sign_out else ())

@@ -1,12 +1,13 @@
 """Two people, several screens, the same words."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser
 
-from tests.browser.conftest import Story
+from tests.browser.conftest import Story, on_one_loop
+from tests.browser.screen import words
 from tests.browser.site import Site
 
 pytestmark = pytest.mark.browser
@@ -20,17 +21,24 @@ def quick_site(tmp_path: Path) -> Iterator[Site]:
     made.close()
 
 
+@on_one_loop()
+async def quick_story(quick_site: Site, browser: Browser) -> AsyncIterator[Story]:
+    told = Story(quick_site, browser)
+    yield told
+    await told.over()
+
+
 async def test_two_screens_see_question_and_answer_word_for_word(story: Story) -> None:
     story.add("bob", "editor")
     laptop, phone = await story.open(), await story.open("bob")
+    await laptop.say("/rate 200 /long 200 /hang")
     for screen in (laptop, phone):
-        await screen.watch()
-    await laptop.say("/rate 200 /long 200")
+        await screen.writes(words(200))
+    await laptop.page.click(".run-bar .stop")
     for screen in (laptop, phone):
-        await screen.ended("completed")
-        assert await screen.written() == story.runs()[0]["text"]
-        assert await screen.prompts() == ["/rate 200 /long 200"]
-        assert await screen.answer() == story.runs()[0]["text"]
+        await screen.ended("cancelled")
+        assert await screen.prompts() == ["/rate 200 /long 200 /hang"]
+        assert await screen.answer() == story.runs()[0]["text"] == words(200)
     assert await laptop.count("#outbox > *") == 0
     await story.same_as_reload(laptop)
     await story.same_as_reload(phone)
@@ -38,15 +46,16 @@ async def test_two_screens_see_question_and_answer_word_for_word(story: Story) -
 
 async def test_a_screen_opened_in_the_middle_of_an_answer_shows_it_whole(story: Story) -> None:
     laptop = await story.open()
-    await laptop.say("/rate 100 /long 900")
+    await laptop.say("/rate 100 /long 900 /hang")
     await laptop.has_said(200)
     phone = await story.open()
-    await phone.watch()
     assert (await phone.answer()).startswith("word1 word2 word3 ")
-    await phone.ended("completed")
-    await laptop.ended("completed")
-    assert await phone.written() == story.runs()[0]["text"]
-    assert await phone.answer() == await laptop.answer() == story.runs()[0]["text"]
+    for screen in (laptop, phone):
+        await screen.writes(words(900))
+    await phone.page.click(".run-bar .stop")
+    for screen in (laptop, phone):
+        await screen.ended("cancelled")
+        assert await screen.answer() == story.runs()[0]["text"] == words(900)
     await story.same_as_reload(phone)
 
 
@@ -68,14 +77,12 @@ async def test_a_very_long_answer_at_full_speed_arrives_whole(story: Story) -> N
         assert await screen.answer() == story.runs()[0]["text"]
 
 
-async def test_a_socket_that_has_fallen_silent_is_noticed(quick_site: Site, browser: Browser) -> None:
-    story = Story(quick_site, browser)
-    laptop = await story.open()
+async def test_a_socket_that_has_fallen_silent_is_noticed(quick_story: Story) -> None:
+    laptop = await quick_story.open()
     await laptop.page.evaluate("line.deaf = '.'")
     await laptop.connected("reconnecting")
     await laptop.page.evaluate("line.deaf = null")
     await laptop.connected()
-    assert laptop.problems == []
 
 
 async def test_a_phone_that_wakes_up_looks_at_once(story: Story) -> None:
