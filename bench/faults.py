@@ -25,7 +25,7 @@ import psycopg
 
 from bench.chaos import ENDS
 from bench.client import connect_all, reached, until
-from bench.cluster import Cluster
+from bench.fleet import Fleet
 from bench.followers import Follower, Story
 from bench.table import Row, median
 from chat.agent.scripted import long_text
@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, quick: bool) -> None:
 class Resident(Follower):
     """A device that wants to be connected, and comes back by itself to any server that lives."""
 
-    def __init__(self, cluster: Cluster, session: str, conversation: str, story: Story, chance: random.Random) -> None:
-        self._cluster, self._chance = cluster, chance
+    def __init__(self, fleet: Fleet, session: str, conversation: str, story: Story, chance: random.Random) -> None:
+        self._cluster, self._chance = fleet, chance
         self.byes = 0
-        super().__init__(cluster.webs[0], session, conversation, story)
+        super().__init__(fleet.webs[0], session, conversation, story)
 
     def _new(self) -> Any:
         self.web = self._cluster.some_web(self._chance)
@@ -139,10 +139,10 @@ class Found:
 
 
 class Phase:
-    """One kind of fault against one cluster, again and again."""
+    """One kind of fault against one fleet, again and again."""
 
-    def __init__(self, name: str, cluster: Cluster, everybody: list[Resident], found: Found) -> None:
-        self.name, self.cluster, self.everybody, self.found = name, cluster, everybody, found
+    def __init__(self, name: str, fleet: Fleet, everybody: list[Resident], found: Found) -> None:
+        self.name, self.fleet, self.everybody, self.found = name, fleet, everybody, found
         self.who, _, self.how = name.partition("-")
 
     async def make(self) -> float:
@@ -154,7 +154,7 @@ class Phase:
         return await (self._redis() if self.who == "redis" else self._postgresql())
 
     async def _web(self) -> float:
-        web = self.cluster.webs.pop(0)
+        web = self.fleet.webs.pop(0)
         there = [one for one in self.everybody if one.web is web]
         byes = sum(one.byes for one in there)
         began = time.monotonic()
@@ -164,7 +164,7 @@ class Phase:
             exited = time.monotonic() - began
         await until(lambda: all(one.is_live and one.web is not web for one in there), "devices elsewhere", 60)
         back = time.monotonic() - began
-        await asyncio.to_thread(self.cluster.start_web)
+        await asyncio.to_thread(self.fleet.start_web)
         if self.how == "kill":
             return back
         self.found.remarks["devices that were told bye"] += sum(one.byes for one in there) - byes
@@ -173,11 +173,11 @@ class Phase:
         return exited
 
     async def _worker(self) -> float:
-        worker = self.cluster.workers.pop(0)
+        worker = self.fleet.workers.pop(0)
         mine = f"%:{worker.popen.pid}:%"
         began = time.monotonic()
         worker.popen.send_signal(signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
-        await asyncio.to_thread(self.cluster.start_worker)
+        await asyncio.to_thread(self.fleet.start_worker)
         held = await self._rows(HELD, mine)
         self.found.remarks["runs it held"] += len(held)
         while await self._rows(HELD, mine):  # noqa: ASYNC110 - nobody tells us
@@ -197,15 +197,15 @@ class Phase:
         return took
 
     async def _redis(self) -> float:
-        refused, backing = self.found.story.refused, self.cluster.redis
+        refused, backing = self.found.story.refused, self.fleet.redis
         lag = asyncio.create_task(self._lag())
         if self.how == "flush":
-            await asyncio.to_thread(self.cluster.flush_redis)
+            await asyncio.to_thread(self.fleet.flush_redis)
         elif self.how == "kill":
             backing.signal(signal.SIGKILL)
             await backing.ended()
             await asyncio.sleep(AWAY)
-            await backing.start(self.cluster.redis_answers)
+            await backing.start(self.fleet.redis_answers)
         else:
             backing.signal(signal.SIGSTOP)
             await asyncio.sleep(ONCE[self.name])
@@ -233,7 +233,7 @@ class Phase:
             await asyncio.sleep(0.1)
 
     async def _postgresql(self) -> float:
-        backing = self.cluster.postgresql
+        backing = self.fleet.postgresql
         if self.how == "freeze":
             backing.signal(signal.SIGSTOP)
             await asyncio.sleep(ONCE[self.name])
@@ -241,7 +241,7 @@ class Phase:
         else:
             backing.signal(signal.SIGINT if self.how == "restart" else signal.SIGKILL)
             await backing.ended()
-            await backing.start(self.cluster.database_answers)
+            await backing.start(self.fleet.database_answers)
         began = time.monotonic()
         known = {one: one.view.cursor for one in self.everybody}
         # Every conversation is written to again: its run goes on, or has ended and the next is there.
@@ -249,19 +249,19 @@ class Phase:
         return time.monotonic() - began
 
     async def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return await asyncio.to_thread(self.cluster.rows, statement, *values)
+        return await asyncio.to_thread(self.fleet.rows, statement, *values)
 
 
 async def phase(name: str, options: argparse.Namespace) -> Found:
-    """A cluster of its own, a load, and the fault as often as it is to be made."""
+    """A fleet of its own, a load, and the fault as often as it is to be made."""
     found, chance = Found(), random.Random(options.seed)
     story = found.story
     conversations = 50 if name == "web-term" and not options.times else options.conversations
-    cluster = Cluster(CHAT_DRAIN_SECONDS="8")
-    async with cluster.open(conversations) as made:
+    fleet = Fleet(CHAT_DRAIN_SECONDS="8")
+    async with fleet.open(conversations) as made:
         places = [one["id"] for one in made["conversations"]]
         there = {
-            key: [Resident(cluster, made["session"], key, story, chance) for _ in range(options.devices)]
+            key: [Resident(fleet, made["session"], key, story, chance) for _ in range(options.devices)]
             for key in places
         }
         everybody = [one for group in there.values() for one in group]
@@ -271,7 +271,7 @@ async def phase(name: str, options: argparse.Namespace) -> Found:
         async with asyncio.TaskGroup() as group:
             for speaker in speakers:
                 group.create_task(speaker.speak())
-            making = Phase(name, cluster, everybody, found)
+            making = Phase(name, fleet, everybody, found)
             wanted = options.times or TIMES.get(name, 1 if name in ONCE else 3)
             while found.n < wanted:
                 await asyncio.sleep(chance.uniform(1, 3))
@@ -282,23 +282,23 @@ async def phase(name: str, options: argparse.Namespace) -> Found:
             for speaker in speakers:
                 speaker.quiet = True
         await until(lambda: all(one.is_live for one in everybody), "everybody back", 60)
-        heads = {str(pk): head for pk, head in cluster.rows("SELECT id, head FROM chat_conversation")}
+        heads = {str(pk): head for pk, head in fleet.rows("SELECT id, head FROM chat_conversation")}
         await reached(lambda: all(one.view.cursor == heads[one.conversation] for one in everybody), 10)
         for task in residing:
             task.cancel()
-        compare(cluster, there, speakers, found)
+        compare(fleet, there, speakers, found)
         for one in everybody:
             one.device.cut()
-        for process in (*cluster.webs, *cluster.workers):
+        for process in (*fleet.webs, *fleet.workers):
             found.remarks["tracebacks"] += sum("Traceback" in line for line in process.complaints())
     return found
 
 
-def compare(cluster: Cluster, there: dict[str, list[Resident]], speakers: list[Speaker], found: Found) -> None:
+def compare(fleet: Fleet, there: dict[str, list[Resident]], speakers: list[Speaker], found: Found) -> None:
     """Every device with the first, the first with the database, the texts with what the provider says."""
     stored = {
         str(run): (state, text)
-        for run, state, text in cluster.rows(
+        for run, state, text in fleet.rows(
             "SELECT r.id, r.state, coalesce(m.parts -> 0 ->> 'text', '')"
             " FROM chat_run r LEFT JOIN chat_message m ON m.id = r.answer_id"
         )

@@ -54,10 +54,13 @@ function heard(root) {
   }
 }
 
-/** People are drawn anew when they change. */
+/** People are drawn anew when they change, or when somebody was named who cannot be added. */
 export function startWhispers() {
   heard(document.body);
-  htmx.onLoad(heard);
+  htmx.onLoad((root) => {
+    heard(root);
+    if (root.id === "people") showPresent();
+  });
   onChanged(showPresent);
   showPresent();
 }

@@ -53,6 +53,7 @@ async def test_a_wrong_name_is_said_where_it_was_typed(story: Story) -> None:
     await laptop.page.click("#add-person button")
     await laptop.shows("#people .errors", "There is nobody of that name.")
     assert await laptop.page.input_value("#add-name") == "nobody-of-that-name"
+    await laptop.page.wait_for_selector("#people li[data-online]", timeout=10_000)  # sooner than anybody says so again
 
 
 async def test_a_guest_leaves(story: Story) -> None:

@@ -69,8 +69,8 @@ class Backing:
             self._again.wait(20)
 
 
-class Cluster:
-    """`async with cluster.open(…)`: two of each process. Whoever ends one starts the next."""
+class Fleet:
+    """`async with fleet.open(…)`: two of each process. Whoever ends one starts the next."""
 
     def __init__(self, **settings: str) -> None:
         self.site = Site(CHAT_ENGINE="procrastinate", CHAT_PROVIDER="scripted", **settings)
