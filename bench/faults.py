@@ -57,12 +57,12 @@ class Resident(Follower):
     """A device that wants to be connected, and comes back by itself to any server that lives."""
 
     def __init__(self, fleet: Fleet, session: str, conversation: str, story: Story, chance: random.Random) -> None:
-        self._cluster, self._chance = fleet, chance
+        self._fleet, self._chance = fleet, chance
         self.byes = 0
         super().__init__(fleet.webs[0], session, conversation, story)
 
     def _new(self) -> Any:
-        self.web = self._cluster.some_web(self._chance)
+        self.web = self._fleet.some_web(self._chance)
         return self._at("websocket", self.web.port)
 
     async def reside(self) -> None:
