@@ -93,7 +93,7 @@ def read_turns(prompts: Iterable[Message], until: int) -> list[Turn]:
     ordered = list(prompts)
     runs: dict[UUID, list[Run]] = {prompt.pk: [] for prompt in ordered}
     found = Run.objects.filter(prompt__in=ordered).select_related("answer", "requested_by", "requested_from")
-    for run in found.order_by("created_at"):
+    for run in found.order_by("position"):
         runs[run.prompt_id].append(run)
     return [Turn(prompt, [answer_of(run, until) for run in runs[prompt.pk]]) for prompt in ordered]
 

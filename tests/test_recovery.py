@@ -25,6 +25,7 @@ from chat.models import Conversation, Event, Participant, Run
 from chat.models.event import TEXT_KINDS
 from chat.models.run import STARTED, State
 from chat.reading import PAGE_CHARS
+from chat.transcript import read_turns
 from chat.turns import writing
 from tests.conftest import with_settings
 from tests.device import Device, until
@@ -115,6 +116,42 @@ def test_a_lease_that_was_renewed_is_left_alone(owner: Participant) -> None:
     run.refresh_from_db()
     assert (run.state, run.attempt) == (State.RUNNING, 1)
     assert Run.renew("somebody else", [run.pk]) == set()
+
+
+@pytest.mark.parametrize("hours", [25, -1])
+def test_a_process_whose_clock_is_wrong_gives_and_renews_and_judges_leases_rightly(
+    owner: Participant, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    right = timezone.now
+    runs = [started(owner)]
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: right() + timedelta(hours=hours))
+        runs.append(started(owner))
+        assert Run.lapsed() == []
+        runs[0].recover()
+        assert Run.renew("worker", [runs[0].pk]) == {runs[0].pk}
+    assert Run.lapsed() == []
+    for run in runs:
+        run.refresh_from_db()
+        assert run.lease_until is not None
+        assert (run.state, run.attempt) == (State.RUNNING, 1)
+        assert abs(run.lease_until - right()) < timedelta(minutes=5)
+
+
+def test_which_answer_is_the_last_is_asked_of_no_clock(owner: Participant) -> None:
+    """The first was asked for at a server that lives in tomorrow."""
+    conversation, client_id = owner.conversation, uuid.uuid4()
+    conversation.send(by=owner, text="?", client_id=client_id)
+    [first] = Run.claim(conversation, "worker")
+    assert says(first, "tomorrow's") == set()
+    assert first.end(State.FAILED, 1, error_code="overloaded")
+    Run.objects.filter(pk=first.pk).update(created_at=timezone.now() + timedelta(hours=25))
+    ack = conversation.retry(by=owner, run=first, device=None, client_id=uuid.uuid4())
+    [turn] = read_turns([first.prompt], conversation.head)
+    assert [str(answer.run.pk) for answer in turn.answers] == [str(first.pk), ack["run"]]
+    assert conversation.send(by=owner, text="?", client_id=client_id)["run"] == str(first.pk)
+    assert conversation.cancel_send(by=owner, device=None, client_id=client_id)["outcome"] == "cancelled"
+    assert Run.objects.get(pk=ack["run"]).state == State.CANCELLED
 
 
 def test_i5_a_zombie_can_neither_write_nor_end_nor_give_back_what_another_took_over(owner: Participant) -> None:

@@ -66,7 +66,7 @@ def history_of(run: Run) -> list[Said]:
         state__in=ENDED,
         prompt__place__lt=run.prompt.place,
         prompt__removed_at=None,
-    ).order_by("prompt__place", "created_at")
+    ).order_by("prompt__place", "position")
     answered = groupby(ended.values_list("prompt__parts", "answer__parts", "state", "prompt_id"), key=itemgetter(3))
     return [_said(list(answers)) for _, answers in answered]
 

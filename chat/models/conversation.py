@@ -87,7 +87,7 @@ class Conversation(models.Model):
             by.now().may_speak()
             known = conversation.messages.filter(client_id=client_id).first()
             if known is not None:
-                return _acceptance(known, known.runs.earliest("created_at"), duplicate=True)
+                return _acceptance(known, known.runs.earliest("position"), duplicate=True)
             conversation._check_parent(parent)
             live = list(conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position"))
             _check_room(live, when_busy)
@@ -209,7 +209,7 @@ class Conversation(models.Model):
             if message is None:
                 CancelledSend.remember(conversation, client_id, by.identity(device))
                 return {"outcome": "cancelling"}
-            run = message.runs.select_related("prompt").latest("created_at")
+            run = message.runs.select_related("prompt").latest("position")
             return run.cancel_locked(conversation, by.identity(device))
 
     # --- the queue ------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Device(models.Model):
     def seen(self, session_key: str) -> None:
         """It is here, in this session."""
         now = timezone.now()
-        if self.session_key == session_key and now - self.last_seen_at <= SEEN_EVERY:
+        if self.session_key == session_key and abs(now - self.last_seen_at) <= SEEN_EVERY:
             return
         self.session_key, self.last_seen_at = session_key, now
         type(self).objects.filter(pk=self.pk, revoked_at=None).update(session_key=session_key, last_seen_at=now)

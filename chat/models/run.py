@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from chat import log
@@ -18,6 +19,7 @@ from chat.compaction import compact
 from chat.models.device import Device
 from chat.models.event import TEXT_KINDS, Event, Kind, new_id
 from chat.models.message import Message, text_parts
+from chat.models.participant import Participant
 from chat.turns import writing
 
 if TYPE_CHECKING:
@@ -39,6 +41,16 @@ class State(models.TextChoices):
 STARTED = (State.RUNNING, State.WAITING)
 LIVE = (State.QUEUED, *STARTED)
 ENDED = (State.COMPLETED, State.CANCELLED, State.FAILED, State.INTERRUPTED)
+
+
+def lease() -> Any:
+    """When a lease that is given now ends, by the database's clock: those of two processes differ, and jump."""
+    return Now() + timedelta(seconds=settings.CHAT_LEASE_SECONDS)
+
+
+def has_lapsed() -> Q:
+    """Started, and its worker has not renewed its lease: killed, frozen or cut off."""
+    return Q(state__in=STARTED, lease_until__lt=Now())
 
 
 class Run(models.Model):
@@ -139,7 +151,6 @@ class Run(models.Model):
         return claimed
 
     def _start(self, conversation: "Conversation", worker: str) -> None:
-        now = timezone.now()
         serial = conversation.head + 1
         prompt = self.prompt
         if prompt.place is None:
@@ -154,30 +165,22 @@ class Run(models.Model):
                 created_serial=serial,
             )
         self.state, self.worker, self.attempt = State.RUNNING, worker, self.attempt + 1
-        self.lease_until = now + timedelta(seconds=settings.CHAT_LEASE_SECONDS)
-        self.started_at, self.started_serial = self.started_at or now, self.started_serial or serial
-        self.save(
-            update_fields=[
-                "answer",
-                "state",
-                "worker",
-                "attempt",
-                "lease_until",
-                "started_at",
-                "started_serial",
-            ]
-        )
+        self.lease_until = lease()
+        self.started_at, self.started_serial = self.started_at or timezone.now(), self.started_serial or serial
+        self.save(update_fields=["answer", "state", "worker", "attempt", "lease_until", "started_at", "started_serial"])
+        del self.lease_until  # only the database knows it: it is read when somebody asks
         payload = {"prompt": str(prompt.pk), "place": prompt.place, "attempt": self.attempt}
         log.record(conversation, log.Entry(Kind.RUN_STARTED, payload, self.pk, self.answer.pk))
 
     @classmethod
     def renew(cls, worker: str, runs: list[uuid.UUID]) -> set[uuid.UUID]:
-        """Prolong the leases of `runs` and return those still this worker's to execute."""
-        until = timezone.now() + timedelta(seconds=settings.CHAT_LEASE_SECONDS)
+        """Prolong the leases of `runs` and return those still this worker's to execute, for somebody."""
         mine = cls.objects.filter(pk__in=runs, worker=worker, state__in=STARTED)
         with writing():
-            mine.update(lease_until=until)
-        return set(mine.filter(cancel_requested_at=None).values_list("pk", flat=True))
+            mine.update(lease_until=lease())
+        # When a user is deleted, nobody may be left who could read the answer.
+        somebody = Participant.objects.filter(conversation=OuterRef("conversation"))
+        return set(mine.filter(Exists(somebody), cancel_requested_at=None).values_list("pk", flat=True))
 
     # --- end ------------------------------------------------------------------------------------------------
 
@@ -237,26 +240,27 @@ class Run(models.Model):
 
     @classmethod
     def lapsed(cls) -> list["Run"]:
-        """Runs whose worker has not renewed its lease: killed, frozen or cut off."""
-        late = cls.objects.filter(state__in=STARTED, lease_until__lt=timezone.now())
-        return list(late.select_related("conversation").order_by("lease_until")[:500])
+        """Those to `recover`, the longest lapsed first."""
+        return list(cls.objects.filter(has_lapsed()).select_related("conversation").order_by("lease_until")[:500])
 
-    def recover(self) -> None:
-        """End or requeue a run whose lease lapsed. Does nothing if the lease was renewed meanwhile."""
+    def recover(self) -> State | None:
+        """End or requeue a run whose lease lapsed, and return what it is now. None: it was renewed meanwhile."""
+        with self.conversation.locked() as conversation:
+            run = type(self).objects.select_related("prompt").filter(has_lapsed(), pk=self.pk).first()
+            if run is None:
+                return None
+            run.losses += 1
+            return run.release_locked(conversation)
+
+    def hand_over(self, attempt: int) -> State | None:
+        """Take it from its worker, as `recover` but at once. None: this attempt no longer executes it."""
         with self.conversation.locked() as conversation:
             run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
-            if run and run.state in STARTED and run.lease_until and run.lease_until < timezone.now():
-                run.losses += 1
-                run.release_locked(conversation)
+            if run is None or run.state not in STARTED or run.attempt != attempt:
+                return None
+            return run.release_locked(conversation)
 
-    def hand_over(self, attempt: int) -> None:
-        """Give a run back because this process ends: as `recover`, without waiting for the lease to lapse."""
-        with self.conversation.locked() as conversation:
-            run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
-            if run and run.state in STARTED and run.attempt == attempt:
-                run.release_locked(conversation)
-
-    def release_locked(self, conversation: "Conversation") -> None:
+    def release_locked(self, conversation: "Conversation") -> State:
         """Queue it again if nobody has seen a word of it yet, else end it as interrupted with the text kept."""
         if self.cancel_requested_at is not None:
             self.end_locked(conversation, State.CANCELLED)
@@ -280,6 +284,7 @@ class Run(models.Model):
             self.state, self.lease_until, self.worker = State.QUEUED, None, ""
             self.save(update_fields=["state", "lease_until", "worker", "losses"])
             log.record(conversation, log.Entry(Kind.RUN_QUEUED, self.queueing(), self.pk, self.prompt_id))
+        return State(self.state)
 
     def queueing(self) -> dict[str, Any]:
         """What a `run.queued` event says."""

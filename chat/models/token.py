@@ -75,9 +75,9 @@ class AccessToken(models.Model):
     def use(self) -> None:
         """Note that it was used."""
         now = timezone.now()
-        if self.last_used_at is not None and now - self.last_used_at < USED_EVERY:
+        if self.last_used_at is not None and abs(now - self.last_used_at) < USED_EVERY:
             return
         # Looked at again where it is written: of many connections at once, one writes.
-        stale = Q(last_used_at=None) | Q(last_used_at__lte=now - USED_EVERY)
+        stale = Q(last_used_at=None) | ~Q(last_used_at__range=(now - USED_EVERY, now + USED_EVERY))
         if type(self).objects.filter(stale, pk=self.pk).update(last_used_at=now):
             self.last_used_at = now
