@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import timedelta
+from html import unescape
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -21,12 +22,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 from chat import host as hosts
-from chat.admin import COUNTED, id_range
+from chat.admin.lists import COUNTED, id_range
+from chat.admin.runs import NEAR
 from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
-from chat.models import Conversation, Event, Message, Participant, Role, Run
+from chat.group_commit import Delta, commit
+from chat.models import Conversation, Event, Message, Participant, Role, Run, Worker
 from chat.models import Device as DeviceRow
 from chat.models.run import LIVE, State
+from chat.models.worker import FORGOTTEN
 from chat.transport.close import Close
 from tests.device import Device, until
 
@@ -40,6 +44,7 @@ MODELS: dict[str, type[Model]] = {
     "message": Message,
     "run": Run,
     "event": Event,
+    "worker": Worker,
 }
 LISTS = list(MODELS)
 
@@ -75,12 +80,44 @@ def rows_of(html: str) -> int:
     return body[1].count("<tr") if body else 0
 
 
+def seen_in(html: str) -> list[list[str]]:
+    """The cells of each row, as words, without the one to select it by."""
+    body = re.search(r"<tbody>(.*?)</tbody>", html, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", body[1], re.DOTALL) if body else []
+    cells = (re.findall(r'<t[hd] class="field-.*?</t[hd]>', row, re.DOTALL) for row in rows)
+    return [[re.sub(r"<[^>]*>", "", cell).strip() for cell in row] for row in cells]
+
+
 def act(client: Client, model: str, action: str, *ids: Any) -> list[str]:
     """Run an action on rows and return what it said."""
     data = {"action": action, "_selected_action": [str(pk) for pk in ids]}
     answer = client.post(reverse(f"admin:chat_{model}_changelist"), data, follow=True)
     assert answer.status_code == 200
     return [str(message) for message in answer.context["messages"]]
+
+
+class Counting(Scripted):
+    """The scripted provider, counting its open replies."""
+
+    open: ClassVar[int] = 0
+    calls: ClassVar[int] = 0
+
+    async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+        Counting.open += 1
+        Counting.calls += 1
+        try:
+            async for event in super().reply(turn):
+                yield event
+        finally:
+            Counting.open -= 1
+
+
+@pytest.fixture
+def counting(settings: LazySettings) -> Iterator[type[Counting]]:
+    settings.CHAT_PROVIDERS = {**settings.CHAT_PROVIDERS, "scripted": "tests.test_admin.Counting"}
+    Counting.open = Counting.calls = 0
+    yield Counting
+    assert Counting.open == 0
 
 
 # --- lists --------------------------------------------------------------------------------------------------
@@ -105,6 +142,7 @@ def fill(count: int, *, people: int = 0) -> None:
         Run(conversation=m.conversation, prompt=m, position=1, provider="scripted", requested_by=m.author) for m in said
     )
     Event.objects.bulk_create(Event(conversation=c, serial=1, kind="message.created", created_at=now) for c in made)
+    Worker.objects.bulk_create(Worker(name=f"host:{uuid4().hex}", engine="in-process") for _ in range(count))
 
 
 @pytest.mark.parametrize("model", LISTS)
@@ -190,6 +228,7 @@ def test_every_page_opens_for_every_row(staff: Client, talk: Conversation) -> No
 
 @pytest.mark.parametrize("model", LISTS)
 def test_nothing_is_added_or_edited_by_hand(staff: Client, talk: Conversation, model: str) -> None:
+    Worker.seen("worker:1", 1, draining=False)
     assert staff.get(reverse(f"admin:chat_{model}_add")).status_code == 403
     assert staff.post(reverse(f"admin:chat_{model}_add"), {}).status_code == 403
     manager: Any = MODELS[model]._default_manager
@@ -273,15 +312,22 @@ def test_what_is_live_and_what_is_stuck_is_seen_at_a_glance(staff: Client, talk:
     html = page(staff, "run")
     assert "2 live</a>" in html
     assert "0 stuck</a>" in html
-    assert re.search(r'<span class="run-status running">running</span> lease \d+ s', html)
-    assert re.search(r'<span class="run-status queued">queued</span> for \d+ s', html)
+    seen = {row[1]: row for row in seen_in(html)}
+    assert re.fullmatch(r"(8|9|10) s left", seen["running"][2])
+    assert re.fullmatch(r"last event \d s ago", seen["running"][3])
+    assert seen["running"][4:6] == ["1", "worker:1"]
+    assert seen["queued"][2] == "-"
+    assert re.fullmatch(r"queued \d s ago", seen["queued"][3])
     assert (rows_of(page(staff, "run", now="live")), rows_of(page(staff, "run", now="stuck"))) == (2, 0)
 
     Run.objects.filter(pk=running.pk).update(lease_until=timezone.now() - timedelta(seconds=42))
+    Event.objects.filter(run_id=running.pk).update(created_at=timezone.now() - timedelta(hours=3))
     html = page(staff, "run", now="stuck")
-    assert rows_of(html) == 1
     assert "1 stuck</a>" in html
-    assert re.search(r'<span class="run-status stuck">stuck</span> lease lapsed 4\d s ago', html)
+    [row] = seen_in(html)
+    assert row[1] == "stuck"
+    assert re.fullmatch(r"lapsed 4\d s ago", row[2])
+    assert row[3] == "last event 3 h ago"
 
 
 def test_selected_runs_are_cancelled_by_name_and_each_outcome_is_told(staff: Client, talk: Conversation) -> None:
@@ -311,6 +357,123 @@ async def test_a_run_cancelled_here_ends_on_the_devices(
     assert (ended["state"], ended["by"]["user"], ended["by"]["device_name"]) == ("cancelled", "root", "admin")
 
 
+def test_a_run_that_is_silent_among_many_that_speak_is_not_looked_for_for_ever(
+    staff: Client, talk: Conversation
+) -> None:
+    running = Run.objects.get(state=State.RUNNING)
+    now = timezone.now()
+    Conversation.objects.filter(pk=talk.pk).update(head=1000)
+    Event.objects.create(conversation=talk, serial=1000 - NEAR, kind="message.delta", run_id=running.pk, created_at=now)
+    [row] = seen_in(page(staff, "run", state__exact="running"))
+    assert row[3] == f"last event over {NEAR} events ago"
+    Event.objects.create(conversation=talk, serial=1001 - NEAR, kind="message.delta", run_id=running.pk, created_at=now)
+    [row] = seen_in(page(staff, "run", state__exact="running"))
+    assert re.fullmatch(r"last event \d s ago", row[3])
+
+
+def test_a_requeued_run_is_taken_from_its_worker_which_can_write_no_more(staff: Client, talk: Conversation) -> None:
+    running, queued = Run.objects.get(state=State.RUNNING), Run.objects.get(state=State.QUEUED)
+    said = act(staff, "run", "requeue", running.pk, queued.pk)
+    assert sorted(said) == [
+        "1 run: queued already, and no worker's",
+        "1 run: taken from its worker and queued again",
+    ]
+    running.refresh_from_db()
+    assert (running.state, running.worker, running.losses) == (State.QUEUED, "", 0)
+    assert says(running, "late") == {(running.pk, 1)}
+    assert Run.renew("worker:1", [running.pk]) == set()
+    assert running.end(State.COMPLETED, 1) is False
+    assert [run.attempt for run in Run.claim(talk, "worker:2")] == [2]
+
+
+def test_a_run_whose_lease_has_lapsed_is_requeued_as_the_sweep_does_it(staff: Client, talk: Conversation) -> None:
+    running = Run.objects.get(state=State.RUNNING)
+    long_ago = timezone.now() - timedelta(seconds=42)
+    Run.objects.filter(pk=running.pk).update(lease_until=long_ago)
+    assert act(staff, "run", "requeue", running.pk) == ["1 run: taken from its worker and queued again"]
+    running.refresh_from_db()
+    assert running.losses == 1
+    Run.claim(talk, "worker:2")
+    Run.objects.filter(pk=running.pk).update(lease_until=long_ago, losses=2)
+    assert act(staff, "run", "requeue", running.pk) == ["1 run: lost too many workers, so it ended as failed"]
+
+
+def test_a_requeued_run_that_has_said_something_ends_with_it(staff: Client, talk: Conversation) -> None:
+    running = Run.objects.get(state=State.RUNNING)
+    assert says(running, "half of") == set()
+    text = "1 run: had said something, so it ended as interrupted, with its text kept"
+    assert act(staff, "run", "requeue", running.pk) == [text]
+    assert act(staff, "run", "requeue", running.pk) == ["1 run: already ended"]
+    running.refresh_from_db()
+    assert running.answer is not None
+    assert (running.state, running.answer.text) == (State.INTERRUPTED, "half of")
+
+
+def test_a_requeued_run_that_was_to_stop_stops(staff: Client, talk: Conversation) -> None:
+    running = Run.objects.get(state=State.RUNNING)
+    act(staff, "run", "cancel", running.pk)
+    text = "1 run: somebody had asked to stop it, so it ended as cancelled"
+    assert act(staff, "run", "requeue", running.pk) == [text]
+
+
+async def test_a_run_requeued_here_is_answered_by_a_second_call_and_the_first_is_closed(
+    counting: type[Counting], staff: Client, device: Make, alice: User, conversation: Conversation
+) -> None:
+    laptop = await (await device(alice, conversation).connect()).synced()
+    ack = await laptop.ask("/slow 600 /echo Never.")
+    await until(lambda: Counting.calls == 1, "the first call")
+    said = await sync_to_async(act)(staff, "run", "requeue", ack["run"])
+    assert said == ["1 run: taken from its worker and queued again"]
+    await until(lambda: Counting.calls == 2, "the second call")
+    await until(lambda: Counting.open == 1, "the end of the first call")
+    await laptop.say("run.cancel", run=ack["run"])
+    assert (await laptop.ended(ack["run"]))["state"] == "cancelled"
+
+
+def says(run: Run, text: str) -> set[tuple[UUID, int]]:
+    assert run.answer_id is not None
+    return commit([Delta(run.conversation_id, run.pk, 1, run.answer_id, 0, text)])
+
+
+# --- workers ------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_seen_at_work_leaving_and_silent_until_they_are_forgotten(
+    staff: Client, transactional_db: None
+) -> None:
+    Worker.seen("host:1", 7, draining=False)
+    Worker.seen("host:2", 0, draining=False)
+    Worker.seen("host:2", 3, draining=True)
+    Worker.seen("host:3", 1, draining=False)
+    Worker.objects.filter(pk="host:3").update(seen_at=timezone.now() - timedelta(minutes=7))
+    rows = {row[0]: row[1:5] for row in seen_in(page(staff, "worker"))}
+    assert rows["host:1"] == ["working", rows["host:1"][1], "7", "in-process"]
+    assert re.fullmatch(r"\d s ago", rows["host:1"][1])
+    assert (rows["host:2"][0], rows["host:2"][2]) == ("draining", "3")
+    assert rows["host:3"][:2] == ["silent", "7 min ago"]
+
+    Worker.objects.filter(pk="host:3").update(seen_at=timezone.now() - FORGOTTEN - timedelta(seconds=1))
+    Worker.seen("host:1", 7, draining=False)
+    assert sorted(Worker.objects.values_list("name", flat=True)) == ["host:1", "host:2"]
+
+
+def test_a_worker_leads_to_its_runs(staff: Client, talk: Conversation) -> None:
+    Worker.seen("worker:1", 1, draining=False)
+    link = re.search(r'href="([^"]*worker=[^"]*)"', page(staff, "worker"))
+    assert link
+    [row] = seen_in(staff.get(unescape(link[1])).content.decode())
+    assert (row[1], row[5]) == ("running", "worker:1")
+
+
+async def test_a_process_tells_of_itself_until_it_ends(host: hosts.Host) -> None:
+    engine: Any = host._beside[0]
+    deadline = time.monotonic() + 20
+    while not await Worker.objects.filter(pk=engine.worker, engine="in-process", draining=False).aexists():
+        assert time.monotonic() < deadline
+    await hosts.stop()
+    assert not await Worker.objects.aexists()
+
+
 # --- devices and people -------------------------------------------------------------------------------------
 
 
@@ -338,28 +501,6 @@ async def test_who_is_removed_here_is_sent_away_and_the_log_says_so(
 
 
 # --- deleting a conversation --------------------------------------------------------------------------------
-
-
-class Counting(Scripted):
-    """The scripted provider, counting its open replies."""
-
-    open: ClassVar[int] = 0
-
-    async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
-        Counting.open += 1
-        try:
-            async for event in super().reply(turn):
-                yield event
-        finally:
-            Counting.open -= 1
-
-
-@pytest.fixture
-def counting(settings: LazySettings) -> Iterator[type[Counting]]:
-    settings.CHAT_PROVIDERS = {**settings.CHAT_PROVIDERS, "scripted": "tests.test_admin.Counting"}
-    Counting.open = 0
-    yield Counting
-    assert Counting.open == 0
 
 
 def delete(client: Client, conversation: UUID) -> None:

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub",),
     ("feed", "group_commit", "host"),
     ("agent", "transport", "pages", "admin"),
-    ("token_admin", "urls", "routing", "apps", "checks", "server", "management"),
+    ("urls", "routing", "apps", "checks", "server", "management"),
 )
 EDGES = LAYERS[6]
 
@@ -128,7 +128,7 @@ def test_no_hooks_on_save() -> None:
                 assert not own & {"save", "delete", "full_clean", "clean"}, f"{path.name}: {node.name}"
 
 
-LISTS = {"chat.admin", "chat.transport.shapes"}  # of declarations, with nothing to follow from line to line
+LISTS = {"chat.transport.shapes"}  # of declarations, with nothing to follow from line to line
 
 
 def test_no_file_is_longer_than_three_hundred_lines() -> None:
@@ -146,6 +146,44 @@ def test_nothing_of_the_agent_waits_in_a_way_that_swallows_a_cancel() -> None:
     for path in CHAT:
         if part(module(path)) == "agent":
             assert not calls(TREES[path], "wait_for"), path.name
+
+
+def own(function: ast.AST) -> Iterator[ast.AST]:
+    """What a function does itself: not what the functions written in it do, which may run on another thread."""
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from own(node)
+
+
+# Whatever waits while something else may run.
+PAUSES = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+
+
+def held_while_waiting(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every `with` of a coroutine that waits inside it, and every transaction a generator gives up control in."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if any("contextmanager" in ast.unparse(decorator) for decorator in function.decorator_list):
+            continue  # holds what it holds for as long as whoever uses it in a `with`: that is looked at there
+        for block in own(function):
+            if isinstance(block, ast.With) and any(isinstance(node, PAUSES) for node in own(block)):
+                yield from ((block.lineno, ast.unparse(item.context_expr)) for item in block.items)
+
+
+def test_no_lock_and_no_transaction_is_held_across_an_await() -> None:
+    """What is done to the database is a function, done as a whole in a thread: see `chat/database.py`."""
+    opens = {"atomic", "writing", "locked", "select_for_update", "set_autocommit"}
+    for path, tree in TREES.items():
+        for line, held in held_while_waiting(tree):
+            assert held.startswith("suppress("), f"{path.name}:{line} waits in `with {held}`"
+        for function in ast.walk(tree):
+            if isinstance(function, ast.AsyncFunctionDef):
+                for node in own(function):
+                    called = ast.unparse(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""
+                    assert called not in opens, f"{path.name}:{function.name}: `{called}` in a coroutine"
+        assert "ASYNC_UNSAFE" not in path.read_text(), f"{path.name}: Django would no longer object"
 
 
 def test_a_caught_cancel_is_raised_again() -> None:

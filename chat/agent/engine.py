@@ -10,10 +10,12 @@ import os
 import socket
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from channels.layers import get_channel_layer
 from django.conf import settings
+from django.db import DatabaseError
 from django.db.models import Exists, OuterRef, Q
 from django.utils.module_loading import import_string
 
@@ -23,7 +25,7 @@ from chat.agent.runner import Runner
 from chat.ending import end
 from chat.errors import Refused
 from chat.host import Host
-from chat.models import Conversation, Run
+from chat.models import Conversation, Run, Worker
 from chat.models.run import STARTED, State
 from chat.news import ENGINES
 
@@ -78,6 +80,8 @@ class Engine:
         await end(*self._tasks, *self._claims, *(task for _, task in self._runners.values()))
         for provider in self._providers.values():
             await provider.aclose()
+        with suppress(DatabaseError):  # it is forgotten later
+            await self._host.database.run(Worker.left, self.worker)
 
     async def _wait_for_runners(self, seconds: float) -> None:
         tasks = [*self._claims, *(task for _, task in self._runners.values())]
@@ -193,6 +197,7 @@ class Engine:
     async def _sweep(self) -> None:
         for conversation in await self._host.database.run(sweep, set(self._runners)):
             self.wake(conversation)
+        await self._host.database.run(Worker.seen, self.worker, self.running, draining=self.draining)
 
     async def _renew(self) -> None:
         runs = dict(self._runners)

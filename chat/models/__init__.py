@@ -8,6 +8,7 @@ from chat.models.message import Message
 from chat.models.participant import Participant, Role
 from chat.models.run import Run
 from chat.models.token import AccessToken
+from chat.models.worker import Worker
 
 __all__ = [
     "AccessToken",
@@ -20,4 +21,5 @@ __all__ = [
     "Participant",
     "Role",
     "Run",
+    "Worker",
 ]

@@ -5,7 +5,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from chat import news
-from chat.admin import ReadOnly, short
+from chat.admin.lists import ReadOnly, short
 from chat.models import AccessToken
 
 

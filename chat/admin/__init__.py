@@ -1,0 +1,9 @@
+"""What staff see and may do. To look is cheap whatever the tables hold; to change is to call a verb.
+
+Nothing is edited by hand: the log is the truth, and a row changed without an event would disagree with it on
+every device. That is also why a user with conversations cannot be deleted here; deactivate them instead.
+"""
+
+from chat.admin import conversations, messages, people, runs, tokens, workers
+
+__all__ = ["conversations", "messages", "people", "runs", "tokens", "workers"]  # importing registers them
