@@ -104,6 +104,7 @@ packages:
 	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
 	command -v nginx >/dev/null || missing+=(nginx); \
+	command -v faketime >/dev/null || missing+=(faketime); \
 	$(FIND_PYTHON); \
 	if [ -z "$$python" ]; then missing+=(python3.11 python3.11-venv); \
 	elif ! "$$python" -c 'import ensurepip' 2>/dev/null; then missing+=(python3.11-venv); fi; \

@@ -7,14 +7,18 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from redis.asyncio import Redis
 
 from chat.agent.scripted import long_text
+from chat.transport.close import Close
 from tests.backends import postgresql_folder
-from tests.cluster import Worker, away, backends
+from tests.cluster import Clock, Worker, away, backends
 from tests.device import until
 from tests.remote import RemoteDevice, begin
 from tests.server import Server
@@ -61,6 +65,15 @@ async def joined(server: Server, place: tuple[str, str], devices: list[RemoteDev
     await device.connect()
     await device.synced()
     return device
+
+
+def received(device: RemoteDevice, like: dict[str, Any]) -> bool:
+    """Has it had a frame that says all of this?"""
+    return any(like.items() <= frame.items() for frame in device.frames)
+
+
+def is_closed(device: RemoteDevice) -> bool:
+    return device.closed is not None
 
 
 async def test_who_is_asked_here_and_answered_there_is_seen_everywhere(site: Site, devices: list[RemoteDevice]) -> None:
@@ -172,6 +185,165 @@ async def test_a_worker_that_ends_finishes_what_is_short_and_hands_over_the_rest
     assert (await laptop.ended(long["run"]))["state"] == "interrupted"
     assert (await laptop.ended(silent["run"]))["state"] == "completed"
     assert "Traceback" not in leaving.output
+
+
+@pytest.mark.timeout(300)
+async def test_a_run_that_kills_its_worker_three_times_fails_and_says_why(
+    site: Site, devices: list[RemoteDevice]
+) -> None:
+    one, other = await site.web(), await site.web()
+    place = await begin(one)
+    laptop, phone = await joined(one, place, devices), await joined(other, place, devices)
+    deadly = await laptop.ask("/slow 600 /echo Never.")
+    later = await phone.ask("/rate 0 /echo Life goes on.")
+    for attempt in (1, 2, 3):
+        worker = await site.worker()
+        started = {"type": "run.started", "run": deadly["run"], "attempt": attempt}
+        await until(partial(received, laptop, started), f"attempt {attempt}", deadline=30)
+        await worker.kill()
+    survivor = await site.worker()
+    for device in (laptop, phone):
+        await until(partial(received, device, {"type": "run.ended", "run": deadly["run"]}), "the end", deadline=30)
+        assert device.view.state_of(deadly["run"]) == "failed"
+        ended = device.view.runs[deadly["run"]]
+        assert ended["error"] == {
+            "code": "attempts_exhausted",
+            "message": "The server was lost 3 times before a word of the answer came.",
+        }
+        assert (await device.ended(later["run"]))["state"] == "completed"
+        assert device.view.text_of(later["run"]) == "Life goes on."
+    assert laptop.view.comparable() == phone.view.comparable()
+    assert "Traceback" not in survivor.output
+
+
+SKEW = """
+from chat.models import Run
+one, two, asked = (Run.objects.get(pk=run) for run in {runs!r})
+for ahead in (one.ended_at - two.ended_at, asked.created_at - two.created_at):
+    print(round(ahead.total_seconds() / 3600))
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("by", "hours"), [("+25h", 25), ("-1h", -1)])
+async def test_a_clock_that_jumps_takes_no_lease_from_anybody_and_no_device(
+    site: Site, devices: list[RemoteDevice], tmp_path: Path, by: str, hours: int
+) -> None:
+    """A server and a worker whose clocks jump while they work, beside others whose clocks are right."""
+    if Clock.library is None:
+        pytest.skip("faketime is not installed: make packages")
+    clock = Clock(tmp_path)
+    odd, even = await site.web(**clock.environment), await site.web()
+    # Each takes one job: whoever executes the one answer, the other worker executes the other.
+    for environment in (clock.environment, {}):
+        await site.worker(**environment, CHAT_WORKER_RUNS="1")
+    here, there = await begin(even), await begin(even, "bob")
+    laptop, phone = await joined(odd, here, devices), await joined(even, here, devices)
+    tablet = await joined(odd, there, devices)
+    one, two = await laptop.ask("/rate 100 /long 900"), await tablet.ask("/rate 100 /long 900")
+    for device, ack in ((laptop, one), (tablet, two)):
+        await device.writes(ack["run"], 20)
+
+    clock.jump(by)
+    after = await laptop.ask("/rate 0 /echo Then.")
+    for device, ack in ((laptop, one), (phone, one), (tablet, two)):
+        await until(partial(received, device, {"type": "run.ended", "run": ack["run"]}), "the end", deadline=40)
+        assert device.view.state_of(ack["run"]) == "completed"
+        assert device.view.text_of(ack["run"]) == long_text(900)
+        started = [frame for frame in device.frames if frame["type"] == "run.started" and frame["run"] == ack["run"]]
+        assert [frame["attempt"] for frame in started] == [1]
+    for device in (laptop, phone):
+        assert (await device.ended(after["run"]))["state"] == "completed"
+    for device in (laptop, phone, tablet):
+        assert device.closed is None
+        assert sum(frame["type"] == "hello" for frame in device.frames) == 1
+    shown = (await even.python(SKEW.format(runs=[one["run"], two["run"], after["run"]]))).split()
+    assert abs(int(shown[0])) == abs(hours), "the clock of the one worker did not jump"
+    assert int(shown[1]) == hours, "the clock of the one server did not jump"
+
+
+STAFF = """
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+client = Client()
+client.force_login(User.objects.get_or_create(username="root", is_staff=True, is_superuser=True)[0])
+print(client.cookies[settings.SESSION_COOKIE_NAME].value)
+"""
+EXECUTES = """
+from chat.models import Worker
+print(Worker.objects.get(name__contains=":{pid}:").runs)
+"""
+
+
+async def printed(server: Server, code: str, text: str) -> None:
+    """Ask until this is the last thing the code prints: what another process does or knows."""
+    end = time.monotonic() + 60
+    while (last := (await server.python(code)).splitlines()[-1]) != text:
+        assert time.monotonic() < end, f"still {last}"
+
+
+async def executes(worker: Worker, runs: int, asked: Server) -> None:
+    """Wait until the worker says that it executes so many. A run is one until its provider's connection is closed."""
+    assert worker.process is not None
+    await printed(asked, EXECUTES.format(pid=worker.process.pid), str(runs))
+
+
+def quiet(*servers: Server) -> bool:
+    return not any(word in server.output for server in servers for word in ("ERROR", "CRITICAL", "Traceback"))
+
+
+@pytest.mark.timeout(300)
+async def test_a_deleted_conversation_ends_on_every_machine(site: Site, devices: list[RemoteDevice]) -> None:
+    one, other, worker = await site.web(), await site.web(), await site.worker()
+    place = await begin(one)
+    laptop, phone = await joined(one, place, devices), await joined(other, place, devices)
+    talking = await laptop.ask("/rate 20 /long 100000")
+    await laptop.ask("/slow 600 /echo Never.", when_busy="alongside")
+    await laptop.ask("/rate 0 /echo Later.")
+    await laptop.writes(talking["run"], 5)
+    await executes(worker, 2, one)
+    staff = {"sessionid": (await other.python(STAFF)).split()[-1]}
+    async with httpx2.AsyncClient(base_url=other.url, cookies=staff, trust_env=False, timeout=60) as client:
+        url = f"/admin/chat/conversation/{place[0]}/delete/"
+        assert "with all that was said in it" in (await client.get(url)).text
+        form = {"post": "yes", "csrfmiddlewaretoken": client.cookies["csrftoken"]}
+        assert (await client.post(url, data=form)).status_code == 302
+    for device in (laptop, phone):
+        await until(partial(is_closed, device), "sent away", deadline=20)
+        assert device.closed == Close.FORBIDDEN
+    await executes(worker, 0, one)
+    tablet = await joined(one, await begin(one), devices)
+    assert (await tablet.ended((await tablet.ask("/rate 0 /echo Next."))["run"]))["state"] == "completed"
+    assert quiet(one, other, worker)
+
+
+LEAVES = """
+from django.contrib.auth.models import User
+print(User.objects.get(username={name!r}).delete()[0] > 0)
+"""
+ENDS = """
+from chat.models import Run
+print(sorted(Run.objects.filter(conversation={conversation!r}).values_list("state", flat=True)))
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_a_deleted_users_answers_end_when_nobody_else_is_in_the_conversation(
+    site: Site, devices: list[RemoteDevice]
+) -> None:
+    web, worker = await site.web(), await site.worker()
+    place = await begin(web, "carol")
+    hers = await joined(web, place, devices)
+    talking = await hers.ask("/rate 20 /long 100000")
+    await hers.ask("/slow 600 /echo Never.")
+    await hers.writes(talking["run"], 5)
+    assert (await web.python(LEAVES.format(name="carol"))).split()[-1] == "True"
+    await until(partial(is_closed, hers), "sent away", deadline=20)
+    assert hers.closed in {Close.SIGNED_OUT, Close.FORBIDDEN}
+    await printed(web, ENDS.format(conversation=place[0]), "['cancelled', 'cancelled']")
+    await executes(worker, 0, web)
+    assert quiet(web, worker)
 
 
 async def test_a_killed_web_server_is_no_matter_to_what_runs(site: Site, devices: list[RemoteDevice]) -> None:
