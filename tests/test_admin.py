@@ -375,8 +375,8 @@ def test_a_requeued_run_is_taken_from_its_worker_which_can_write_no_more(staff: 
     running, queued = Run.objects.get(state=State.RUNNING), Run.objects.get(state=State.QUEUED)
     said = act(staff, "run", "requeue", running.pk, queued.pk)
     assert sorted(said) == [
-        "1 run: queued already, and no worker's",
-        "1 run: taken from its worker and queued again",
+        "1 run: queued already, and no worker's to give back",
+        "1 run: taken away and queued again",
     ]
     running.refresh_from_db()
     assert (running.state, running.worker, running.losses) == (State.QUEUED, "", 0)
@@ -390,18 +390,18 @@ def test_a_run_whose_lease_has_lapsed_is_requeued_as_the_sweep_does_it(staff: Cl
     running = Run.objects.get(state=State.RUNNING)
     long_ago = timezone.now() - timedelta(seconds=42)
     Run.objects.filter(pk=running.pk).update(lease_until=long_ago)
-    assert act(staff, "run", "requeue", running.pk) == ["1 run: taken from its worker and queued again"]
+    assert act(staff, "run", "requeue", running.pk) == ["1 run: taken away and queued again"]
     running.refresh_from_db()
     assert running.losses == 1
     Run.claim(talk, "worker:2")
     Run.objects.filter(pk=running.pk).update(lease_until=long_ago, losses=2)
-    assert act(staff, "run", "requeue", running.pk) == ["1 run: lost too many workers, so it ended as failed"]
+    assert act(staff, "run", "requeue", running.pk) == ["1 run: ended as failed, after too many lost workers"]
 
 
 def test_a_requeued_run_that_has_said_something_ends_with_it(staff: Client, talk: Conversation) -> None:
     running = Run.objects.get(state=State.RUNNING)
     assert says(running, "half of") == set()
-    text = "1 run: had said something, so it ended as interrupted, with its text kept"
+    text = "1 run: ended as interrupted, with the text so far"
     assert act(staff, "run", "requeue", running.pk) == [text]
     assert act(staff, "run", "requeue", running.pk) == ["1 run: already ended"]
     running.refresh_from_db()
@@ -412,7 +412,7 @@ def test_a_requeued_run_that_has_said_something_ends_with_it(staff: Client, talk
 def test_a_requeued_run_that_was_to_stop_stops(staff: Client, talk: Conversation) -> None:
     running = Run.objects.get(state=State.RUNNING)
     act(staff, "run", "cancel", running.pk)
-    text = "1 run: somebody had asked to stop it, so it ended as cancelled"
+    text = "1 run: ended as cancelled, as somebody had asked before"
     assert act(staff, "run", "requeue", running.pk) == [text]
 
 
@@ -423,7 +423,7 @@ async def test_a_run_requeued_here_is_answered_by_a_second_call_and_the_first_is
     ack = await laptop.ask("/slow 600 /echo Never.")
     await until(lambda: Counting.calls == 1, "the first call")
     said = await sync_to_async(act)(staff, "run", "requeue", ack["run"])
-    assert said == ["1 run: taken from its worker and queued again"]
+    assert said == ["1 run: taken away and queued again"]
     await until(lambda: Counting.calls == 2, "the second call")
     await until(lambda: Counting.open == 1, "the end of the first call")
     await laptop.say("run.cancel", run=ack["run"])
