@@ -26,7 +26,8 @@ from chat.admin.lists import COUNTED, id_range
 from chat.admin.runs import NEAR
 from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
-from chat.group_commit import Delta, commit
+from chat.batches import Delta
+from chat.group_commit import commit
 from chat.models import Conversation, Event, Message, Participant, Role, Run, Worker
 from chat.models import Device as DeviceRow
 from chat.models.run import LIVE, State

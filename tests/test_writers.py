@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import connections, transaction
 
 from chat import group_commit
-from chat.group_commit import Delta
+from chat.batches import Delta
 from chat.models import Conversation, Event, Kind, Participant, Run
 from chat.models.run import LIVE, State
 
