@@ -38,7 +38,7 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One run's share of a commit: the code points of its answer from `offset` on."""
+    """One run's share of a commit: the code points of its answer from `offset` on, handed in at `since` or later."""
 
     conversation: UUID
     run: UUID
@@ -46,6 +46,7 @@ class Delta:
     answer: UUID
     offset: int
     text: str
+    since: float = 0.0
 
     @property
     def payload(self) -> dict[str, Any]:

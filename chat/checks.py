@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig
@@ -15,6 +16,8 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+
+from chat import prices
 
 SHORTEST_LEASE = 3.0  # seconds; leases are renewed every second, and one late renewal must not cost a run
 LONGEST_HEARTBEAT = 60.0  # seconds; common balancers end a connection that is silent for so long
@@ -164,6 +167,29 @@ def how_news_travels(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMe
             "The channel layer is in memory: only one process may serve.",
             hint="Set REDIS_URL. Devices of another process would get what is said here seconds later, by timer.",
             id="chat.W002",
+        )
+
+
+@register()
+def what_operators_see(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """Logs, prices and traces."""
+    if settings.LOG_FORMAT not in {"json", "line"}:
+        yield Error(f"LOG_FORMAT is {settings.LOG_FORMAT!r}.", hint="It can be json or line.", id="chat.E030")
+    try:
+        prices.read(settings.CHAT_PRICES)
+    except ValueError as error:
+        yield Error(
+            f"CHAT_PRICES cannot be read: {error}.",
+            hint='Give JSON: {"a-model": {"input": 3, "output": 15, "cache_write": 3.75, "cache_read": 0.3}}, '
+            "each the price of a million tokens.",
+            id="chat.E031",
+        )
+    if settings.TRACES and find_spec("opentelemetry.sdk") is None:
+        yield Error(
+            "Traces are to be sent, and what sends them is not installed.",
+            hint="Install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http, or unset "
+            "OTEL_EXPORTER_OTLP_ENDPOINT. docs/operations.md has the command.",
+            id="chat.E032",
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from uuid import UUID
 
+from chat import metrics
 from chat.hub import Hub, Lane
 from chat.wire import WINDOW_BYTES, WINDOW_FRAMES, Frame, control
 
@@ -99,6 +100,7 @@ class Feed:
         # Also one that begins before our cursor: it repeats what was delivered, and a prompt must not come twice.
         if frame.after != self.cursor or self._is_full():
             self.live = False
+            metrics.gap_at_device.inc()
             self._task = asyncio.create_task(self._catch_up_safely(), name="feed-catch-up")
             return
         self._push(frame)
@@ -129,7 +131,8 @@ class Feed:
         try:
             await self._catch_up()
         except Exception:
-            logger.exception("a feed could not catch up")
+            facts = {"conversation": str(self.conversation), "connection": self.name}
+            logger.exception("a feed could not catch up", extra=facts)
             await self.failed()
 
     async def _catch_up(self, head: int = 0) -> None:

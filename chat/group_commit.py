@@ -6,6 +6,7 @@ never its own database round trip. What a cancelled, ended or superseded run sti
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -13,12 +14,13 @@ from uuid import UUID
 from django.conf import settings
 from django.db import DatabaseError
 
-from chat import log
+from chat import log, metrics
 from chat.batches import Delta, append
 from chat.compaction import CHUNK
 from chat.database import Database
 from chat.ending import end
 from chat.log import Logged, News
+from chat.logs import reason
 from chat.models import Kind
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Pen:
     offset: int = 0
     pending: list[str] = field(default_factory=list)
     pending_offset: int = 0
+    pending_since: float = 0.0  # Unix time: another process may ask how old it is
     error: Exception | None = None
 
     @property
@@ -82,7 +85,7 @@ class GroupCommit:
         if pen.offset == 0:
             self._urgent.set()
         if not pen.pending:
-            pen.pending_offset = pen.offset
+            pen.pending_offset, pen.pending_since = pen.offset, time.time()
             self._dirty[pen.key] = pen
         pen.pending.append(text)
         pen.offset += len(text)
@@ -117,14 +120,17 @@ class GroupCommit:
         self._dirty.clear()
         deltas = [delta for pen in pens for delta in self._take(pen)]
         self._writing = {pen.key for pen in pens}
+        began = time.perf_counter()
         try:
             refused = await self._commit_stubbornly(deltas)
         except Exception as error:
             # Whatever it is, the runs of the next commit must not wait for ever.
-            logger.exception("could not commit text of %d runs", len(pens))
+            metrics.commit_failures.inc()
+            logger.exception("could not commit text of %d runs", len(pens), extra={"runs": len(pens)})
             for pen in pens:
                 pen.error = error if isinstance(error, DatabaseError) else DatabaseError(str(error))
         else:
+            metrics.committed(len(deltas), time.perf_counter() - began)
             for pen in pens:
                 if pen.key in refused:
                     pen.error = Lost()
@@ -139,8 +145,9 @@ class GroupCommit:
         text = "".join(pen.pending)
         pen.pending.clear()
         self._buffered -= len(text)
+        start, since = pen.pending_offset, pen.pending_since
         return [
-            Delta(pen.conversation, pen.run, pen.attempt, pen.answer, pen.pending_offset + at, text[at : at + CHUNK])
+            Delta(pen.conversation, pen.run, pen.attempt, pen.answer, start + at, text[at : at + CHUNK], since)
             for at in range(0, len(text), CHUNK)
         ]
 
@@ -149,7 +156,8 @@ class GroupCommit:
             try:
                 return await self._database.append(commit, deltas)
             except DatabaseError as error:
-                logger.warning("commit failed, trying again in %s s: %s", pause, error)
+                metrics.commit_failures.inc()
+                logger.warning("commit failed, trying again in %s s: %s", pause, reason(error))
                 await asyncio.sleep(pause)
         return await self._database.append(commit, deltas)
 
@@ -175,7 +183,8 @@ def commit(deltas: list[Delta]) -> set[tuple[UUID, int]]:
             continue
         if delta.conversation not in news:
             events = written[delta.conversation] = []
-            news[delta.conversation] = News(delta.conversation, serial - 1, events)
+            # The first is the oldest.
+            news[delta.conversation] = News(delta.conversation, serial - 1, events, delta.since)
         event = Logged(serial, Kind.MESSAGE_DELTA, delta.payload, delta.run, delta.answer)
         written[delta.conversation].append(event)
     log.announce(*news.values())

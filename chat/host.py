@@ -12,12 +12,13 @@ from uuid import UUID
 
 from django.conf import settings
 
-from chat import log
+from chat import log, metrics
 from chat.allowance import Allowances, Remembered
 from chat.database import Database
 from chat.ending import end
 from chat.group_commit import GroupCommit
 from chat.hub import Hub
+from chat.logs import reason
 from chat.news import NewsDesk, set_desk
 from chat.roster import Connected, Roster
 
@@ -58,6 +59,7 @@ class Host:
         self.doorkeeper = doorkeeper(self.database)
         log.set_outlet(self.desk.announce)
         set_desk(self.desk)
+        metrics.watch_devices(self.roster.count)
         self.commit.start()
         await self.hub.start()
         for make in beside:
@@ -74,6 +76,7 @@ class Host:
         if self.draining:
             return
         self.draining = True
+        logger.info("sending the devices away", extra={"devices": len(self.roster)})
         await self.doorkeeper.drain(list(self.roster))
         for part in self._beside:
             await part.drain(settings.CHAT_DRAIN_SECONDS)
@@ -141,7 +144,7 @@ class Host:
             try:
                 await self.doorkeeper.recheck(list(self.roster))
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
-                logger.warning("could not recheck connections: %s", error)
+                logger.warning("could not recheck connections: %s", reason(error))
 
 
 class Doorkeeper(Protocol):

@@ -6,6 +6,7 @@ they do not. The hub never writes, and knows nothing of who a device belongs to.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,10 +15,11 @@ from uuid import UUID
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from chat import fragments, wire
+from chat import fragments, metrics, wire
 from chat.database import Database
 from chat.ending import end
 from chat.log import Logged, News
+from chat.logs import reason
 from chat.models import Kind
 from chat.news import PEOPLE, group_of, unpack
 from chat.reading import head_of, heads_of, read_frame
@@ -90,7 +92,9 @@ class Lane:
                 if self.known_head > self.position:
                     await self._repair()
             except Exception:
-                logger.exception("a lane of %s failed; it goes on from the log", self.conversation)
+                logger.exception(
+                    "a lane failed; it goes on from the log", extra={"conversation": str(self.conversation)}
+                )
                 self._inbox.clear()
                 await asyncio.sleep(0.5)
                 self._wake.set()
@@ -103,6 +107,8 @@ class Lane:
         for event in news.events:
             if event.serial > self.position:
                 self._offer(await self._encode(event))
+        if news.since and self.listeners:
+            metrics.token_delay.observe(max(0.0, time.time() - news.since))
 
     async def _encode(self, event: Logged) -> Frame:
         after = event.serial - 1
@@ -116,6 +122,7 @@ class Lane:
     async def _repair(self) -> None:
         """Offer everything between our position and the log's head, read from the log."""
         self._hub.repairs += 1
+        metrics.gap_in_news.inc()
         while frame := await self.frame_after(self.position):
             self._offer(frame)
         self.known_head = max(self.known_head, self.position)
@@ -224,7 +231,7 @@ class Hub:
             try:
                 await self._layer.group_add(group_of(conversation), self._channel)
             except Exception as error:  # noqa: BLE001 - whatever a layer raises, devices are served from the log
-                logger.warning("the channel layer did not let us listen: %s", error)
+                logger.warning("the channel layer did not let us listen: %s", reason(error))
                 self._deaf.add(conversation)
 
     async def _unsubscribe(self, conversation: UUID) -> None:
@@ -236,14 +243,14 @@ class Hub:
             try:
                 await self._layer.group_discard(group_of(conversation), self._channel)
             except Exception as error:  # noqa: BLE001 - its news is dropped here from now on
-                logger.warning("the channel layer did not let us go: %s", error)
+                logger.warning("the channel layer did not let us go: %s", reason(error))
 
     async def _listen(self) -> None:
         while True:
             try:
                 message = await self._layer.receive(self._channel)
             except Exception as error:  # noqa: BLE001 - whatever a layer raises, the position timer goes on
-                logger.warning("the channel layer does not answer: %s", error)
+                logger.warning("the channel layer does not answer: %s", reason(error))
                 await asyncio.sleep(0.5)
                 continue
             try:
@@ -274,7 +281,7 @@ class Hub:
             try:
                 heads = await self.database.run(heads_of, list(self._lanes))
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
-                logger.warning("could not compare positions: %s", error)
+                logger.warning("could not compare positions: %s", reason(error))
                 continue
             for conversation in self._deaf & self._lanes.keys():
                 await self._subscribe(conversation)
@@ -290,4 +297,4 @@ class Hub:
                 for conversation in list(self._lanes):
                     await self._layer.group_add(group_of(conversation), self._channel)
             except Exception as error:  # noqa: BLE001 - tried again next time
-                logger.warning("could not join groups again: %s", error)
+                logger.warning("could not join groups again: %s", reason(error))

@@ -4,7 +4,6 @@
 uses the same pieces. Nothing here reads the log or knows what an event means.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +15,6 @@ from django.db import connection, models, transaction
 from django.utils import timezone
 
 from chat.models.event import TEXT_KINDS, Event, Kind
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +39,15 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was committed to one conversation in one transaction: `after` < every serial, joined up, in order."""
+    """What was committed to one conversation in one transaction: `after` < every serial, joined up, in order.
+
+    `since`: when (Unix time) the oldest streamed text in it was handed in; 0 if there is none.
+    """
 
     conversation: UUID
     after: int
     events: Sequence[Logged]
+    since: float = 0.0
 
 
 def record(conversation: models.Model, *entries: Entry) -> int:

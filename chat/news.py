@@ -16,6 +16,7 @@ from django.db import transaction
 
 from chat.ending import end
 from chat.log import Logged, News
+from chat.logs import reason
 from chat.models import Kind
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def pack(news: News) -> dict[str, Any]:
         "after": news.after,
         "serial": news.events[-1].serial,
         "events": body,
+        "since": news.since,
     }
 
 
@@ -54,7 +56,7 @@ def unpack(message: dict[str, Any]) -> News | None:
         Logged(serial, kind, payload, UUID(run) if run else None, UUID(said) if said else None)
         for serial, kind, payload, run, said in orjson.loads(message["events"])
     ]
-    return News(UUID(message["conversation"]), message["after"], events)
+    return News(UUID(message["conversation"]), message["after"], events, message.get("since", 0.0))
 
 
 def _for_others(news: News) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -125,7 +127,7 @@ class NewsDesk:
                 try:
                     await _publish(layer, messages)
                 except Exception as error:  # noqa: BLE001 - whatever a layer raises, the log has the truth
-                    logger.warning("the channel layer refused news: %s", error)
+                    logger.warning("the channel layer refused news: %s", reason(error))
 
 
 async def _publish(layer: Any, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:

@@ -1,9 +1,12 @@
 """The connections of this process, by conversation and user: who is here, and who has just come or gone."""
 
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 from uuid import UUID
+
+logger = logging.getLogger(__name__)
 
 
 class Known(Protocol):
@@ -25,12 +28,24 @@ class Connected(Protocol):
     device: UUID
     applied: int | None
     heard_at: float
+    transport: str
+    encoding: str
 
     @property
     def credential(self) -> Known: ...
     def heard_by_post(self, applied: int | None, *, pinged: bool) -> None: ...
     def beat(self) -> None: ...
     async def close(self) -> None: ...
+
+
+def ids(connection: Connected) -> dict[str, str]:
+    """By what a connection is found in logs."""
+    return {
+        "conversation": str(connection.conversation),
+        "device": str(connection.device),
+        "connection": connection.name,
+        "transport": connection.transport,
+    }
 
 
 class Roster:
@@ -56,6 +71,7 @@ class Roster:
         connections = self._here.setdefault(connection.conversation, {}).setdefault(connection.user, set())
         connections.add(connection)
         self._named[connection.name] = connection
+        logger.debug("device connected", extra={**ids(connection), "encoding": connection.encoding})
         return len(connections) == 1
 
     def remove(self, connection: Connected) -> bool:
@@ -66,12 +82,17 @@ class Roster:
             return False
         connections.remove(connection)
         del self._named[connection.name]
+        logger.debug("device left", extra=ids(connection))
         if connections:
             return False
         del users[connection.user]
         if not users:
             del self._here[connection.conversation]
         return True
+
+    def count(self, transport: str) -> int:
+        """How many connections came by this door."""
+        return sum(connection.transport == transport for connection in self)
 
     def users(self) -> dict[UUID, list[str]]:
         """Who is here, by conversation."""

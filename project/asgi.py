@@ -15,11 +15,13 @@ django_application = get_asgi_application()  # first: it sets Django up for the 
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.sessions import CookieMiddleware
+from django.conf import settings
 from django.core.checks import run_checks
 from django.utils.module_loading import import_string
 
 from chat import host
 from chat.agent.engine import chosen_engine
+from chat.census import Census
 from chat.routing import websocket_urlpatterns, with_pages
 from chat.transport.doorkeeper import Doorkeeper
 from chat.transport.origin import SameOriginOnly
@@ -28,15 +30,20 @@ from chat.transport.origin import SameOriginOnly
 async def start_host() -> host.Host:
     """The host of a process that serves, and that executes runs if CHAT_ENGINE says so."""
     made = host.Host()
-    await made.start([chosen_engine()], Doorkeeper)
+    await made.start([*_exporter(), chosen_engine(), Census], Doorkeeper)
     return made
 
 
 async def start_worker() -> host.Host:
     """The host of a process that only executes runs."""
     made = host.Host()
-    await made.start([import_string("chat.agent.jobs.Worker")], Doorkeeper)
+    await made.start([*_exporter(), import_string("chat.agent.jobs.Worker"), Census], Doorkeeper)
     return made
+
+
+def _exporter() -> list[Any]:
+    """First of all, so that it is there until the last run has ended."""
+    return [import_string("chat.exporting.Exporter")] if settings.TRACES else []
 
 
 host.provide(start_host)

@@ -167,19 +167,33 @@ CONTENT_SECURITY_POLICY = {
     },
 }
 
+# --- what an operator sees: docs/operations.md -------------------------------------------------------------------
+LOG_FORMAT = os.environ.get("LOG_FORMAT", "line" if DEBUG else "json")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"()": "chat.logs.Line", "format": "{asctime} {levelname} {name} {message}", "style": "{"},
+        "json": {"()": "chat.logs.Json"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line" if LOG_FORMAT == "line" else "json"}},
     "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO")},
     "loggers": {
+        # At DEBUG these would write what people say, as requests and as frames.
+        **{name: {"level": "INFO"} for name in ("anthropic", "uvicorn", "websockets")},
         "daphne": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "procrastinate": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
     },
 }
+
+METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
+METRICS_HOST = os.environ.get("METRICS_HOST", "127.0.0.1")  # of a worker; a server answers where it serves
+METRICS_PORT = int(os.environ.get("METRICS_PORT", "0"))  # 0: a worker shows none
+CHAT_PRICES = os.environ.get("CHAT_PRICES", "")  # JSON: model → input, output, cache_write, cache_read → per million
+# The SDK reads these and its other variables itself; one of the two says that it is wanted.
+TRACES = bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
 # --- the conversation ---------------------------------------------------------------------------------------
 ANTHROPIC_API_KEY = os.environ.get("ANTHROPIC_API_KEY", "")

@@ -19,6 +19,17 @@ class Silent(OneProcessLayer):
         """Lost."""
 
 
+class Late(OneProcessLayer):
+    """Delivers what is said of a conversation later, as a network does that is full."""
+
+    SECONDS = 0.3
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        if group.startswith("conversation."):
+            await asyncio.sleep(self.SECONDS)
+        await super().group_send(group, message)
+
+
 class Stubborn(OneProcessLayer):
     """Swallows the first cancel of a task that waits for it, as libraries do when a reply comes in the same moment."""
 

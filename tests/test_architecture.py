@@ -12,12 +12,12 @@ TREES = {path: ast.parse(path.read_text()) for path in [*CHAT, *sorted((ROOT / "
 
 # Lowest first; a module may import what is on its own layer or below. A name stands for a module or a package.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "client"),
-    ("models", "log", "compaction", "turns"),
+    ("errors", "client", "prices", "metrics", "logs", "tracing", "exporting"),
+    ("models", "log", "compaction", "turns", "bulletin"),
     ("database", "ending", "batches", "layer", "news", "roster", "allowance"),
     ("wire", "transcript", "markup", "templatetags", "fragments", "reading"),
     ("hub",),
-    ("feed", "group_commit", "host"),
+    ("feed", "group_commit", "host", "census"),
     ("agent", "transport", "pages", "admin"),
     ("urls", "routing", "apps", "checks", "server", "management"),
 )

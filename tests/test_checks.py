@@ -1,5 +1,6 @@
 """Each system check speaks when it should, with a hint, and is silent about what works."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -205,3 +206,19 @@ def test_leases_are_swept_while_they_last(settings: LazySettings, sweep: float) 
 def test_heartbeats_are_quicker_than_balancers(settings: LazySettings) -> None:
     assert ids(settings, PRODUCTION, CHAT_HEARTBEAT_SECONDS=60) == ["chat.E011"]
     assert ids(settings, PRODUCTION, CHAT_HEARTBEAT_SECONDS=59) == []
+
+
+def test_logs_have_one_of_two_formats(settings: LazySettings) -> None:
+    assert ids(settings, PRODUCTION, LOG_FORMAT="xml") == ["chat.E030"]
+
+
+def test_prices_can_be_read(settings: LazySettings) -> None:
+    assert ids(settings, PRODUCTION, CHAT_PRICES='{"a-model": {"input": "3"}}') == ["chat.E031"]
+    assert ids(settings, PRODUCTION, CHAT_PRICES='{"a-model": {"input": 3}}') == []
+
+
+def test_traces_need_what_sends_them(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(settings, PRODUCTION, TRACES=True) == []
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)  # as where it is not installed
+    assert ids(settings, PRODUCTION, TRACES=True) == ["chat.E032"]
+    assert ids(settings, PRODUCTION, TRACES=False) == []

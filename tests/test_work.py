@@ -17,9 +17,11 @@ from redis.asyncio import Redis
 
 from chat.agent.scripted import long_text
 from chat.transport.close import Close
-from tests.backends import postgresql_folder
+from tests.backends import free_port, postgresql_folder
 from tests.cluster import Clock, Worker, away, backends
+from tests.collector import Collector
 from tests.device import until
+from tests.figures import Figures
 from tests.remote import RemoteDevice, begin
 from tests.server import Server
 
@@ -86,6 +88,32 @@ async def test_who_is_asked_here_and_answered_there_is_seen_everywhere(site: Sit
             assert (await device.ended(ack["run"]))["state"] == "completed"
             assert device.view.text_of(ack["run"]) == said
     assert laptop.view.comparable() == phone.view.comparable()
+
+
+async def test_each_process_shows_its_part_and_both_write_to_one_trace(site: Site, devices: list[RemoteDevice]) -> None:
+    port = free_port()
+    with Collector() as collector:
+        sending = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        web, worker = await site.web(**sending), await site.worker(METRICS_PORT=str(port), **sending)
+        laptop = await joined(web, await begin(web), devices)
+        ack = await laptop.ask("/rate 100 /long 100")
+        assert (await laptop.ended(ack["run"]))["state"] == "completed"
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            pages = [await client.get(f"{url}/metrics") for url in (web.url, f"http://127.0.0.1:{port}")]
+        serves, executes = (Figures(page.raise_for_status().text) for page in pages)
+        assert serves["chat_devices", "transport=websocket"] == 1
+        assert executes["chat_devices"] == 0
+        assert executes["chat_tokens_total", "model=scripted", "kind=output"] == 100
+        assert executes["chat_commit_events_count"] > 1
+        assert serves["chat_commit_events_count"] == serves["chat_tokens_total"] == 0
+        # From the one to the other, over Redis.
+        assert 0 < serves["chat_token_delay_seconds_count"] <= executes["chat_commit_events_count"]
+        assert executes["chat_token_delay_seconds_count"] == 0
+        for process in (worker, web):
+            assert await process.terminate() == 0
+        traces = {(span.name, span.trace_id) for span in collector.spans}
+    assert [name for name, _ in sorted(traces)] == ["chat scripted", "run", "send"]
+    assert len({trace for _, trace in traces}) == 1
 
 
 async def test_what_is_asked_while_no_worker_is_there_is_answered_when_one_comes(

@@ -45,6 +45,10 @@ class Claude:
     _client: anthropic.AsyncAnthropic | None = None
     _turns = 0  # being answered now
 
+    @property
+    def model(self) -> str:
+        return str(settings.CHAT_CLAUDE_MODEL)
+
     async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
         said, tries = False, 0
         while True:
@@ -58,9 +62,9 @@ class Claude:
                 trouble.lost = trouble.lost or said
                 if said or not trouble.passing or tries >= settings.CHAT_CLAUDE_RETRIES:
                     raise
-                wait, reason = trouble.wait(tries), PASSING[trouble.code]
+                wait, reason, code = trouble.wait(tries), PASSING[trouble.code], trouble.code
             tries += 1
-            yield Notice(f"{reason}, trying again in {math.ceil(wait)} s", expires_in=wait + 2)
+            yield Notice(f"{reason}, trying again in {math.ceil(wait)} s", expires_in=wait + 2, code=code)
             await asyncio.sleep(wait)
 
     async def aclose(self) -> None:

@@ -16,17 +16,18 @@ from typing import Any
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import Exists, OuterRef, Q
 from django.utils.module_loading import import_string
 
+from chat import bulletin, metrics
 from chat.agent.prompt import prompt_of
 from chat.agent.provider import Missing, Provider, Turn
 from chat.agent.runner import Runner
 from chat.ending import end
 from chat.errors import Refused
 from chat.host import Host
+from chat.logs import reason
 from chat.models import Conversation, Run, Worker
-from chat.models.run import STARTED, State
+from chat.models.queue import startable
 from chat.news import ENGINES
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Engine:
         self._channel = await self._layer.new_channel("engine")
         await self._layer.group_add(ENGINES, self._channel)
         self._host.desk.engine = self.heard
+        metrics.watch_runs(lambda: self.running)
         self._tasks = [
             asyncio.create_task(self._listen(), name="engine"),
             asyncio.create_task(self._repeat(settings.CHAT_SWEEP_SECONDS, self._sweep), name="engine-sweep"),
@@ -69,7 +71,9 @@ class Engine:
     async def drain(self, seconds: float) -> None:
         """Claim nothing more, give what runs so long to finish, then hand over the rest."""
         self.draining = True
+        logger.info("draining", extra={"worker": self.worker, "runs": self.running, "seconds": seconds})
         await self._wait_for_runners(seconds)
+        logger.info("handing over", extra={"worker": self.worker, "runs": self.running})
         for runner, _ in self._runners.values():
             runner.hand_over()
         await self._wait_for_runners(5.0)
@@ -95,7 +99,7 @@ class Engine:
             try:
                 message = await self._layer.receive(self._channel)
             except Exception as error:  # noqa: BLE001 - whatever a layer raises, the timers go on
-                logger.warning("the channel layer does not answer: %s", error)
+                logger.warning("the channel layer does not answer: %s", reason(error))
                 await asyncio.sleep(0.5)
                 continue
             if message["sender"] != self._host.desk.name:
@@ -115,11 +119,11 @@ class Engine:
         for run in map(uuid.UUID, message["cancels"]):
             if conversation in self._claiming:
                 self._early.add(run)  # it may be ours already without being here yet
-            self._stop(run)
+            self._stop(run, "announced")
 
-    def _stop(self, run: uuid.UUID) -> None:
+    def _stop(self, run: uuid.UUID, why: str) -> None:
         if run in self._runners:
-            self._runners[run][0].stop()
+            self._runners[run][0].stop(why)
 
     def wake(self, conversation: uuid.UUID) -> None:
         """There may be something to start."""
@@ -147,11 +151,12 @@ class Engine:
             for run, turn in await self._host.database.run(claim, conversation, self.worker):
                 started.append(self._execute(run, turn))
                 if run.pk in self._early:
-                    self._stop(run.pk)
+                    self._stop(run.pk, "announced")
         except Refused:
             pass  # the conversation was deleted meanwhile
         except Exception:
-            logger.exception("could not claim in %s; the sweep tries again", conversation)
+            facts = {"conversation": str(conversation), "worker": self.worker}
+            logger.exception("could not claim; the sweep tries again", extra=facts)
         finally:
             again = self._claiming.pop(conversation)
             if not self._claiming:
@@ -161,7 +166,9 @@ class Engine:
         return started
 
     def _execute(self, run: Run, turn: Turn) -> asyncio.Task[None]:
-        self._stop(run.pk)  # an earlier attempt of ours whose lease lapsed: its provider must not go on
+        self._stop(
+            run.pk, "started again"
+        )  # an earlier attempt of ours whose lease lapsed: its provider must not go on
         runner = Runner(self._host, run, self._provider(run.provider), turn)
         task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
         self._runners[run.pk] = (runner, task)
@@ -172,14 +179,15 @@ class Engine:
         if run in self._runners and self._runners[run][1] is task:
             del self._runners[run]
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the runner of %s broke; its lease lapses", run, exc_info=error)
+            facts = {"run": str(run), "worker": self.worker}
+            logger.error("a runner broke; its lease lapses", exc_info=error, extra=facts)
 
     def _provider(self, name: str) -> Provider:
         if name not in self._providers:
             try:
                 self._providers[name] = import_string(settings.CHAT_PROVIDERS[name])()
             except Exception:
-                logger.exception("there is no provider %s", name)
+                logger.exception("there is no provider %s", name, extra={"provider": name})
                 return Missing()
         return self._providers[name]
 
@@ -191,7 +199,7 @@ class Engine:
             try:
                 await act()
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
-                logger.warning("%s failed, tried again in %s s: %s", name, seconds, error)
+                logger.warning("%s failed, tried again in %s s: %s", name, seconds, reason(error))
             await asyncio.sleep(seconds)
 
     async def _sweep(self) -> None:
@@ -207,7 +215,7 @@ class Engine:
         for run, executing in runs.items():
             # Not another attempt of it, which was claimed here meanwhile.
             if run not in mine and self._runners.get(run) is executing:
-                self._stop(run)
+                self._stop(run, "found by looking")  # cancelled, ended or taken over
 
 
 def chosen_engine() -> Any:
@@ -245,7 +253,5 @@ def sweep(ours: Collection[uuid.UUID]) -> list[uuid.UUID]:
             except Refused:
                 pass  # its conversation was deleted meanwhile
             except Exception:
-                logger.exception("could not recover %s; the next sweep tries again", run.pk)
-    started = Run.objects.filter(conversation=OuterRef("conversation"), state__in=STARTED)
-    startable = Run.objects.filter(state=State.QUEUED).filter(Q(alongside=True) | ~Exists(started))
-    return list(startable.order_by().values_list("conversation", flat=True).distinct()[:500])
+                logger.exception("could not recover a run; the next sweep tries again", extra=bulletin.ids(run))
+    return list(startable()[:500])

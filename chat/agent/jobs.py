@@ -25,6 +25,7 @@ from procrastinate.worker import Worker as Taker
 from chat.agent.engine import Engine
 from chat.ending import end
 from chat.host import Host
+from chat.logs import reason
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Asker:
             try:
                 await self._host.database.run(ask, wanted)
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
-                logger.warning("could not ask for %d jobs; a sweep does: %s", len(wanted), error)
+                logger.warning("could not ask for %d jobs; a sweep does: %s", len(wanted), reason(error))
 
     async def close(self) -> None:
         """Wait until all is asked for: what this process handed over is not to wait for a sweep."""
@@ -158,7 +159,7 @@ class Worker(Engine):
                     finally:
                         tidying.cancel()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do
-                logger.warning("no jobs are taken for %s s: %s", AGAIN_SECONDS, error)
+                logger.warning("no jobs are taken for %s s: %s", AGAIN_SECONDS, reason(error))
             await asyncio.sleep(AGAIN_SECONDS)
 
 
@@ -171,7 +172,7 @@ class Listening(PsycopgConnector):
             try:
                 await super().listen_notify(on_notification, channels)
             except ConnectorException as error:
-                logger.warning("jobs are not heard of for %s s: %s", AGAIN_SECONDS, error)
+                logger.warning("jobs are not heard of for %s s: %s", AGAIN_SECONDS, reason(error))
             await asyncio.sleep(AGAIN_SECONDS)
 
 

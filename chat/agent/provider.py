@@ -44,11 +44,13 @@ class Stopped:
 class Notice:
     """Something a person waiting should know now, such as "busy, trying again in 4 s". Shown, never stored.
 
-    `expires_in` is in seconds: an indicator always ends by itself.
+    `expires_in` is in seconds: an indicator always ends by itself. `code`: of the error after which the provider
+    tries again, if that is what it says.
     """
 
     text: str
     expires_in: float = 10.0
+    code: str = ""
 
 
 ProviderEvent = Text | Usage | Stopped | Notice
@@ -82,7 +84,10 @@ class ProviderError(Exception):
 
 
 class Provider(Protocol):
-    """`reply` is called once per attempt. It is an async generator and must clean up when it is closed or cancelled."""
+    """`reply` is called once per attempt. It is an async generator and must clean up when it is closed or cancelled.
+
+    A provider may have a `model`: what figures, prices and traces call that which answers.
+    """
 
     def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]: ...
 

@@ -7,14 +7,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from django.conf import settings
 from django.db import DatabaseError
 
+from chat import bulletin, metrics
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
 from chat.errors import Refused
 from chat.group_commit import Lost, Pen
 from chat.host import Host
+from chat.logs import reason
 from chat.models import Run
 from chat.models.run import State
+from chat.tracing import RunTrace
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +46,21 @@ class Runner:
         self._pen = Pen(run.pk, run.attempt, run.conversation_id, run.answer_id)
         self._reply: asyncio.Task[str] | None = None
         self._usage: dict[str, int] = {}
+        self._model = str(getattr(provider, "model", ""))
+        self._facts = {**bulletin.ids(run), "worker": run.worker, "provider": run.provider, "model": self._model}
+        self._trace = RunTrace(run.pk, run.conversation_id, run.attempt, run.worker)
         self._unwanted = False
         self._leaving = False
 
-    def stop(self) -> None:
-        """Somebody cancelled, or the run is no longer ours: close the provider's connection now."""
-        self._unwanted = True
+    def stop(self, why: str) -> None:
+        """Somebody cancelled, or the run is no longer ours: close the provider's connection now.
+
+        `why`: how we know.
+        """
+        if not self._unwanted:
+            self._unwanted = True
+            self._trace.told_to_stop(why)
+            logger.info("run is to stop", extra={**self._facts, "why": why})
         if self._reply is not None:
             self._reply.cancel()
 
@@ -62,16 +75,20 @@ class Runner:
         if self._unwanted or self._leaving:
             outcome = Outcome(State.CANCELLED)
         else:
+            self._trace.calls(self.run.provider, self._model)
             self._reply = asyncio.create_task(self._collect(), name=f"reply-{self.run.pk}")
             await asyncio.wait([self._reply])
             outcome = self._outcome(self._reply)
+            self._account(outcome)
         try:
             await self._host.commit.flush(self._pen)
         except Lost:
             outcome = Outcome(State.CANCELLED)
         except DatabaseError:
             outcome = Outcome(State.FAILED, _error("storage", "The answer could not be stored.", retryable=True))
-        await self._end(outcome)
+        handing_over = self._leaving and not self._unwanted and outcome.state == State.CANCELLED
+        await self._end(outcome, handing_over=handing_over)
+        self._trace.ended("handed_over" if handing_over else outcome.state.value, outcome.fields.get("error_code", ""))
 
     async def _collect(self) -> str:
         """Write what the provider says and return why it ended."""
@@ -80,6 +97,8 @@ class Runner:
             async for event in events:
                 match event:
                     case Text(text):
+                        if self._pen.offset == 0:
+                            self._trace.first_text()
                         self._host.commit.write(self._pen, _UNSTORABLE.sub("\ufffd", text))
                     case Usage(tokens):
                         # Only what the log can hold: a bad number must not keep a run from ending.
@@ -105,29 +124,42 @@ class Runner:
                 return Outcome(state, _error(error.code, error.message, retryable=error.retryable))
             case DatabaseError():
                 return Outcome(State.FAILED, _error("storage", "The answer could not be stored.", retryable=True))
-        logger.error("run %s failed", self.run.pk, exc_info=error)
+        logger.error("the provider broke", exc_info=error, extra=self._facts)
         return Outcome(State.FAILED, _error("internal", "Something went wrong while answering.", retryable=True))
 
-    async def _end(self, outcome: Outcome) -> None:
-        handing_over = self._leaving and not self._unwanted and outcome.state == State.CANCELLED
+    def _account(self, outcome: Outcome) -> None:
+        """What the call has cost, and what became of it. An attempt that is given back was paid for, too."""
+        code, stop_reason = outcome.fields.get("error_code", ""), outcome.fields.get("stop_reason", "")
+        metrics.spent(self.run.provider, self._model, self._usage, settings.CHAT_PRICES)
+        self._trace.answered(self._usage, stop_reason, code)
+        if code and code != "storage":
+            metrics.provider_failed(self.run.provider, code, retried=False)
+            logger.warning("provider failed", extra={**self._facts, "code": code})
+
+    async def _end(self, outcome: Outcome, *, handing_over: bool) -> None:
         for pause in (*END_RETRIES, None):
             try:
                 if handing_over:
                     await self._host.database.run(self.run.hand_over, self.run.attempt)
-                else:
-                    await self._host.database.run(
-                        self.run.end, outcome.state, self.run.attempt, usage=self._usage, **outcome.fields
-                    )
+                elif not await self._host.database.run(
+                    self.run.end, outcome.state, self.run.attempt, usage=self._usage, **outcome.fields
+                ):
+                    logger.warning("run was no longer ours to end", extra=self._facts)
             except Refused:
                 return  # the conversation was deleted, and the run with it
             except DatabaseError as error:
-                logger.warning("could not end run %s: %s", self.run.pk, error)
+                logger.warning("could not end the run: %s", reason(error), extra=self._facts)
                 if pause is not None:
                     await asyncio.sleep(pause)
             else:
                 return
 
     def _tell(self, notice: Notice) -> None:
+        if notice.code:
+            metrics.provider_failed(self.run.provider, notice.code, retried=True)
+            self._trace.retries(notice.code)
+            facts = {**self._facts, "code": notice.code, "retry_in": round(notice.expires_in, 1)}
+            logger.warning("provider failed, tries again", extra=facts)
         frame = {
             "type": "progress",
             "run": str(self.run.pk),

@@ -104,6 +104,8 @@ _ENDS = {
 
 
 class Scripted:
+    model = "scripted"
+
     async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
         script = script_for(turn)
         if script.end.how == "fail-before":

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from chat import log
@@ -12,10 +13,17 @@ from chat.models.device import Device
 from chat.models.event import Kind
 from chat.models.message import text_parts
 from chat.models.participant import Participant
-from chat.models.run import Run, State
+from chat.models.run import STARTED, Run, State
 
 if TYPE_CHECKING:
     from chat.models.conversation import Conversation
+
+
+def startable() -> QuerySet[Run, uuid.UUID]:
+    """The ids of the conversations where a run could start now and has not, each once."""
+    started = Run.objects.filter(conversation=OuterRef("conversation"), state__in=STARTED)
+    waiting = Run.objects.filter(state=State.QUEUED).filter(Q(alongside=True) | ~Exists(started))
+    return waiting.order_by().values_list("conversation", flat=True).distinct()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from chat import log
+from chat import bulletin, log
 from chat.compaction import compact
 from chat.models.device import Device
 from chat.models.event import TEXT_KINDS, Event, Kind, new_id
@@ -124,6 +124,7 @@ class Run(models.Model):
         if self.cancel_requested_at is None:
             self.cancel_requested_at, self.cancelled_by = timezone.now(), by
             self.save(update_fields=["cancel_requested_at", "cancelled_by"])
+            bulletin.cancel_asked(self)
             if self.state == State.QUEUED:
                 self.end_locked(conversation, State.CANCELLED)
                 return {"outcome": "cancelled", "reason": State.CANCELLED.value}
@@ -171,6 +172,7 @@ class Run(models.Model):
         del self.lease_until  # only the database knows it: it is read when somebody asks
         payload = {"prompt": str(prompt.pk), "place": prompt.place, "attempt": self.attempt}
         log.record(conversation, log.Entry(Kind.RUN_STARTED, payload, self.pk, self.answer.pk))
+        bulletin.started(self)
 
     @classmethod
     def renew(cls, worker: str, runs: list[uuid.UUID]) -> set[uuid.UUID]:
@@ -222,6 +224,7 @@ class Run(models.Model):
             self.prompt.save(update_fields=["place"])
         ended = {**self.ending(), "length": len(text)}
         log.record(conversation, log.Entry(Kind.RUN_ENDED, ended, self.pk, self.answer_id))
+        bulletin.ended(self)
 
     def ending(self) -> dict[str, Any]:
         """How it ended, as the log and every device say it."""
@@ -250,6 +253,7 @@ class Run(models.Model):
             if run is None:
                 return None
             run.losses += 1
+            bulletin.lapsed(run)
             return run.release_locked(conversation)
 
     def hand_over(self, attempt: int) -> State | None:
@@ -281,6 +285,7 @@ class Run(models.Model):
                 retryable=True,
             )
         else:
+            bulletin.queued_again(self)
             self.state, self.lease_until, self.worker = State.QUEUED, None, ""
             self.save(update_fields=["state", "lease_until", "worker", "losses"])
             log.record(conversation, log.Entry(Kind.RUN_QUEUED, self.queueing(), self.pk, self.prompt_id))

@@ -16,6 +16,7 @@ from chat import wire
 from chat.errors import Code, Refused
 from chat.feed import WINDOW, Feed, Window
 from chat.reading import head_of, is_far_behind
+from chat.roster import ids
 from chat.transport.access import Access, Credential, check
 from chat.transport.admission import Wish
 from chat.transport.close import TROUBLE, Close
@@ -49,6 +50,7 @@ class Connection:
         "host",
         "name",
         "send",
+        "transport",
         "user",
         "user_id",
         "window",
@@ -62,6 +64,7 @@ class Connection:
         conversation: uuid.UUID,
         device: uuid.UUID,
         encoding: str,
+        transport: str,
         send: Callable[[str], None],
         end: Callable[[int], Awaitable[None]],
         window: Window = WINDOW,
@@ -72,6 +75,7 @@ class Connection:
         self.conversation = conversation
         self.device = device
         self.encoding = encoding
+        self.transport = transport
         self.send = send
         self.end = end
         self.door: object = None  # what a door wants to find again with the connection
@@ -96,7 +100,7 @@ class Connection:
         try:
             await self.open(access, after, epoch)
         except Exception:
-            logger.exception("a connection could not be opened")
+            logger.exception("a connection could not be opened", extra=ids(self))
             await self.bye(Close.FEED_FAILED, TROUBLE, retry_within=2.0)
 
     async def open(self, access: Access, after: str | None, epoch: str | None) -> None:
@@ -150,7 +154,7 @@ class Connection:
             reason = "not_a_serial"
         elif epoch is not None and epoch != now:
             reason = "epoch"
-        elif serial > head and serial > await self._head():
+        elif serial > head and serial > await self.host.database.run(head_of, self.conversation):
             reason = "ahead"
         elif self.encoding == "html" and await self.host.database.run(is_far_behind, self.conversation, serial):
             reason = "far_behind"
@@ -158,9 +162,6 @@ class Connection:
             self.send(wire.control("reset", reason=reason, epoch=now))
             return await self._snapshot()
         return serial
-
-    async def _head(self) -> int:
-        return await self.host.database.run(head_of, self.conversation)
 
     async def _snapshot(self) -> int:
         serial, frames = await snapshot(self.host.database, self.conversation, self.encoding)
@@ -193,8 +194,7 @@ class Connection:
         await self._greeted.wait()  # a device may speak at once; it is answered when it has been let in
         if self.closing:
             return
-        answer = await self.answer(text)
-        if answer:
+        if answer := await self.answer(text):
             self.send(answer)
 
     async def answer(self, text: str | bytes) -> str:
@@ -249,7 +249,7 @@ class Connection:
         except Refused as refusal:
             return wire.nack(signal_id, refusal)
         except DatabaseError:
-            logger.exception("a signal could not be stored")
+            logger.exception("a signal could not be stored", extra=ids(self))
             return wire.nack(signal_id, Refused(Code.STORAGE, "This could not be stored. Try again.", retry_after=1.0))
         answer = wire.control("ack", id=signal_id, **ack)
         if not isinstance(signal, wire.Send | wire.Retry):  # the log remembers those, for ever

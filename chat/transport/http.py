@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from chat.ending import end
 from chat.errors import Code, Refused
+from chat.roster import ids
 from chat.transport.access import Credential, credential_of
 from chat.transport.close import REFUSALS, TROUBLE, Close
 from chat.transport.connection import Connection, goodbye
@@ -100,7 +101,7 @@ class Request:
         return self.headers.get(b"sec-fetch-site") == b"same-origin"
 
 
-def connect(host: "Host", request: Request) -> tuple[Connection, Mailbox]:
+def connect(host: "Host", request: Request, transport: str) -> tuple[Connection, Mailbox]:
     """A connection whose frames wait in a mailbox."""
     mailbox = Mailbox(lambda: connection.cursor)
     connection = Connection(
@@ -109,6 +110,7 @@ def connect(host: "Host", request: Request) -> tuple[Connection, Mailbox]:
         conversation=request.conversation,
         device=request.device,
         encoding=request.encoding,
+        transport=transport,
         send=mailbox.put,
         end=mailbox.end,
         window=HTTP_WINDOW,
@@ -127,7 +129,7 @@ async def admit(connection: Connection, request: Request) -> Any:
     except Refused as refusal:
         raise Unwelcome(REFUSALS[refusal.code], refusal.message) from None
     except Exception as error:
-        logger.exception("a connection could not be let in")
+        logger.exception("a connection could not be let in", extra=ids(connection))
         raise Unwelcome(Close.FEED_FAILED, TROUBLE, retry_in=2.0) from error
 
 

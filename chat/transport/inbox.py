@@ -3,8 +3,11 @@
 Adding a signal: its class in `wire.py`, its verb on a noun, a case here, its line in docs/protocol.md.
 """
 
+import time
 from typing import Any, assert_never
+from uuid import UUID
 
+from chat import tracing
 from chat.errors import Code, Refused
 from chat.models import Run
 from chat.transport.access import Access
@@ -13,6 +16,14 @@ from chat.wire import Cancel, QueueEdit, QueueMove, QueueRemove, Read, Rename, R
 
 def carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
     """Do what the signal asks for and return the ack's fields. Raises Refused; then nothing was changed."""
+    began = time.time_ns()
+    ack = _carry_out(signal, access)
+    if isinstance(signal, Send | Retry):
+        tracing.accepted(UUID(ack["run"]), access.participant.conversation_id, began)
+    return ack
+
+
+def _carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
     by, device = access.participant, access.device
     conversation = by.conversation
     match signal:

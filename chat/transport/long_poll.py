@@ -120,7 +120,7 @@ async def _go_on(found: Host, request: Request) -> Poll:
                 known.connection.flow(applied)
             return known
         await known.close()
-    connection, mailbox = connect(found, request)
+    connection, mailbox = connect(found, request, "long_poll")
     access = await admit(connection, request)
     after, epoch = request.wanted.get("after"), request.wanted.get("epoch")
     return Poll(connection, mailbox, asyncio.create_task(connection.serve(access, after, epoch), name="poll-open"))

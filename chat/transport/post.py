@@ -57,7 +57,7 @@ async def _answer(found: Host, request: Request, text: str | bytes) -> str:
         connection.heard_by_post(None, pinged=said == PONG)
         return said
     # The device's connection is in another process, or there is none: one for this signal alone.
-    passing, _ = connect(found, request)
+    passing, _ = connect(found, request, "post")
     passing.name = request.connection_name or passing.name
     await admit(passing, request)
     said = await passing.answer(text)

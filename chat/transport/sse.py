@@ -12,7 +12,7 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     """Say hello, everything missed, `sync` and what happens, until one side ends. Losing it is not a stop."""
     try:
         request = Request(scope)
-        connection, mailbox = connect(await host.running(), request)
+        connection, mailbox = connect(await host.running(), request, "sse")
         access = await admit(connection, request)
     except Unwelcome as why:
         await turn_away(send, why)

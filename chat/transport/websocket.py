@@ -14,6 +14,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from chat import host
 from chat.errors import Refused
+from chat.logs import reason
+from chat.roster import ids
 from chat.transport.access import credential_of
 from chat.transport.close import REFUSALS, TROUBLE, Close
 from chat.transport.connection import Connection
@@ -61,6 +63,7 @@ class ConversationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             conversation=self.scope["url_route"]["kwargs"]["conversation"],
             device=device,
             encoding=SUBPROTOCOLS[subprotocol],
+            transport="websocket",
             send=self.scope.get("extensions", {}).get(SEND_FRAME, self.send_now),
             end=self.close,
         )
@@ -73,7 +76,7 @@ class ConversationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except Refused as refusal:
             await connection.bye(REFUSALS[refusal.code], refusal.message)
         except Exception:
-            logger.exception("a connection could not be let in")
+            logger.exception("a connection could not be let in", extra=ids(connection))
             await connection.bye(Close.FEED_FAILED, TROUBLE, retry_within=2.0)
         else:
             await connection.serve(access, wanted.get("after"), wanted.get("epoch"))
@@ -119,7 +122,7 @@ class ConversationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             return
         except (OSError, RuntimeError) as error:
             # The socket is gone and the server has yet to say so. Nobody else may suffer for it.
-            logger.debug("a frame for a closed socket: %s", error)
+            logger.debug("a frame for a closed socket: %s", reason(error))
             return
         self.sending = asyncio.create_task(_finish(_resumed(step, waits_for)), name="websocket-send")
 
@@ -143,7 +146,7 @@ async def _finish(step: Awaitable[None]) -> None:
     try:
         await step
     except (OSError, RuntimeError) as error:
-        logger.debug("a frame for a closed socket: %s", error)
+        logger.debug("a frame for a closed socket: %s", reason(error))
 
 
 @types.coroutine

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from prometheus_client import start_http_server
 
 from chat import host
 from chat.management.commands.serve import SWITCH_SECONDS
@@ -33,6 +34,8 @@ class Command(BaseCommand):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         host.provide(start_worker)
         await host.running()
+        if settings.METRICS_PORT:
+            start_http_server(settings.METRICS_PORT, settings.METRICS_HOST)  # in a thread of its own
         gc.collect()
         gc.freeze()
         self.stdout.write("Working  (stop with Ctrl-C)")
