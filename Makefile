@@ -40,15 +40,19 @@ FIND_PYTHON = for python in python3.11 python3; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then break; fi; python=; \
 	done
 
-.PHONY: help run test contract ci check bench lock format clean packages seeds
+.PHONY: help run run-cluster test contract ci check bench lock format clean packages seeds
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/.runtime ## install what is locked, migrate, seed the demo, serve on HOST:PORT (127.0.0.1:8000)
 	@$(MANAGE) migrate --verbosity 0
 	@$(MANAGE) seed_demo
 	@exec $(MANAGE) serve --host "$(HOST)" --port "$(PORT)"
+
+run-cluster: CHROMIUM := no
+run-cluster: packages $(VENV)/.runtime ## the same as two web servers and two workers on PostgreSQL and Redis, behind nginx
+	@HOST="$(HOST)" PORT="$(PORT)" exec $(PY) -m bench.cluster
 
 test: $(VENV)/.dev ## the tests, in random order; those whose server or browser is missing are skipped
 	$(PY) -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
@@ -70,7 +74,7 @@ check: $(VENV)/.dev ## the quick checks: format, lint, types, settings, migratio
 # pytest comes last, so that its closing line is among the last ones printed.
 ci: packages check seeds ## everything, with the Debian packages it needs and no test skipped
 	$(HERMETIC) CI_STRICT=1 $(PY) -m tests.backends pytest -n $(PYTEST_WORKERS) $(ON_BACKENDS) $(PYTEST_ARGS)
-	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) -m 'not postgresql' $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## measure; BENCH_ARGS go to it
 	$(PY) -m bench $(BENCH_ARGS)
@@ -100,7 +104,7 @@ seeds: $(VENV)/.runtime
 
 packages:
 	@missing=(); \
-	command -v chromium >/dev/null || missing+=(chromium); \
+	[ "$(CHROMIUM)" = no ] || command -v chromium >/dev/null || missing+=(chromium); \
 	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
 	command -v nginx >/dev/null || missing+=(nginx); \

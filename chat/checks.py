@@ -8,7 +8,9 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -18,12 +20,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from chat import prices
+from chat.layer import is_in_memory
 
 SHORTEST_LEASE = 3.0  # seconds; leases are renewed every second, and one late renewal must not cost a run
 LONGEST_HEARTBEAT = 60.0  # seconds; common balancers end a connection that is silent for so long
 _ORIGIN = re.compile(
     r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9._-]*[a-z0-9])?)(?::[0-9]{1,5})?\Z", re.IGNORECASE
 )
+_AT_HOME = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".test")
+_ESCAPES = "In a password, write : / ? # @ % [ ] as %3A %2F %3F %23 %40 %25 %5B %5D."
 _ABOVE_ZERO = (
     "CHAT_CLAUDE_MAX_TOKENS",
     "CHAT_CLAUDE_IDLE_SECONDS",
@@ -34,6 +39,7 @@ _ABOVE_ZERO = (
     "CHAT_HEARTBEAT_SECONDS",
     "CHAT_POSITION_SECONDS",
     "CHAT_SIGNALS_PER_SECOND",
+    "DATABASE_POOL",
 )
 _FROM_ZERO = ("CHAT_CLAUDE_RETRIES", "CHAT_DRAIN_SECONDS", "CHAT_COMMIT_SECONDS")
 
@@ -43,19 +49,27 @@ AppConfigs = Sequence[AppConfig] | None
 @register(Tags.security)
 def who_may_call(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
     """The key that signs sessions, and the names under which the site answers."""
-    if not settings.DEBUG:
-        if _secret_key().startswith("insecure-") or not _secret_key():
-            yield Error(
-                "SECRET_KEY is missing, or the one for development.",
-                hint="Set it to a long random text and keep it secret: sessions and all that is signed depend on it.",
-                id="chat.E001",
-            )
-        if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
-            yield Error(
-                "ALLOWED_HOSTS is empty or allows every host.",
-                hint="List the names under which the site is reached, such as ALLOWED_HOSTS=chat.example.org.",
-                id="chat.E002",
-            )
+    if not settings.DEBUG and (_secret_key().startswith("insecure-") or not _secret_key()):
+        yield Error(
+            "SECRET_KEY is missing, or the one for development.",
+            hint="Set it to a long random text and keep it secret: sessions and all that is signed depend on it.",
+            id="chat.E001",
+        )
+    if "*" in settings.ALLOWED_HOSTS or not (settings.ALLOWED_HOSTS or settings.DEBUG):
+        yield Error(
+            "ALLOWED_HOSTS is empty or allows every host.",
+            hint="List the names under which the site is reached, such as ALLOWED_HOSTS=chat.example.org.",
+            id="chat.E002",
+        )
+    public = [name for name in settings.ALLOWED_HOSTS if _is_public(name)]
+    if settings.DEBUG and (settings.HTTPS or public):
+        signs = ["HTTPS=1"] * settings.HTTPS + [f"ALLOWED_HOSTS={','.join(public)}"] * bool(public)
+        yield Error(
+            f"DEBUG is on, and the site is set up for everybody: {' '.join(signs)}.",
+            hint="Set DEBUG=0: with it the key is known, anybody may sign up, and error pages show what the code has "
+            "in hand. To try a phone in your own network, allow this machine's address there instead of a name.",
+            id="chat.E016",
+        )
     for origin in settings.ALLOWED_ORIGINS:
         if not _ORIGIN.match(origin):
             yield Error(
@@ -64,6 +78,14 @@ def who_may_call(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessag
                 "wildcards: https://chat.example.org or http://localhost:8000.",
                 id="chat.E003",
             )
+
+
+def _is_public(name: str) -> bool:
+    bare = name.strip("[].").lower()
+    try:
+        return ip_address(bare).is_global
+    except ValueError:
+        return "." in bare and not bare.endswith(_AT_HOME)
 
 
 def _secret_key() -> str:
@@ -123,13 +145,13 @@ def who_executes_runs(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckM
         )
     if name != "procrastinate":
         return
-    if not settings.DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    if not settings.DATABASES["default"]["ENGINE"].endswith(("postgresql", "dummy")):
         yield Error(
             "CHAT_ENGINE is procrastinate, whose jobs live in PostgreSQL, and the database is another one.",
             hint="Set DATABASE_URL=postgres://user:password@host:5432/name, or CHAT_ENGINE=in-process for one process.",
             id="chat.E014",
         )
-    if _is_in_memory():
+    if is_in_memory():
         yield Error(
             "Workers execute the runs, and the channel layer is in memory: nobody would hear of what they write.",
             hint="Set REDIS_URL=redis://host:6379/0 for servers and workers.",
@@ -137,9 +159,33 @@ def who_executes_runs(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckM
         )
 
 
-def _is_in_memory() -> bool:
-    backend = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
-    return str(backend).endswith(("InMemoryChannelLayer", "OneProcessLayer"))
+@register()
+def where_things_are(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The addresses of the database and of Redis. Neither is repeated: it may hold a password."""
+    if settings.DATABASES["default"]["ENGINE"].endswith("dummy"):
+        yield Error(
+            "DATABASE_URL is not the address of a PostgreSQL or of a SQLite file.",
+            hint=f"Write postgres://user:password@host:5432/name or sqlite:////path/to/file. {_ESCAPES}",
+            id="chat.E017",
+        )
+    if settings.REDIS_URL and not _is_redis(settings.REDIS_URL):
+        yield Error(
+            "REDIS_URL is not the address of a Redis.",
+            hint=f"Write redis://:password@host:6379/0, or rediss:// for TLS. {_ESCAPES}",
+            id="chat.E018",
+        )
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    number = parts.path.strip("/")
+    return parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and (not number or number.isdecimal())
 
 
 @register()  # not as a database check: those run only when a database is named
@@ -162,7 +208,7 @@ def how_news_travels(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMe
     backend = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
     if not backend:
         yield Error("There is no channel layer.", hint="Set CHANNEL_LAYERS['default'].", id="chat.E012")
-    elif _is_in_memory() and not settings.DEBUG and settings.CHAT_ENGINE == "in-process":
+    elif is_in_memory() and not settings.DEBUG and settings.CHAT_ENGINE == "in-process":
         yield checks.Warning(
             "The channel layer is in memory: only one process may serve.",
             hint="Set REDIS_URL. Devices of another process would get what is said here seconds later, by timer.",

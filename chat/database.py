@@ -22,8 +22,8 @@ class Database:
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database", initializer=_keep_connection)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer", initializer=_keep_connection)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function in a database thread. Not interrupted by a cancel: it runs to its end."""
@@ -48,6 +48,17 @@ class Database:
             for _ in range(count):
                 threads.submit(_close_connections, everyone)
             threads.shutdown(wait=True)
+
+
+def _keep_connection() -> None:
+    """This thread does not share the pool of the pages: it never waits for one of them, and after a database that was
+    away it connects at once, where a pool would try later and later.
+    """
+    for mine in connections.all():
+        known = mine.settings_dict
+        if "pool" in known["OPTIONS"]:
+            own = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
+            mine.settings_dict = {**known, "OPTIONS": own, "CONN_MAX_AGE": None}
 
 
 def _close_connections(everyone: threading.Barrier) -> None:

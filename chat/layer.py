@@ -1,12 +1,16 @@
 """Channels' layers, made fit for many small messages. What they promise stays: hints, any of which may be lost."""
 
+import fcntl
+import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.conf import settings
 
 CLEAN_SECONDS = 1.0
 
@@ -55,3 +59,47 @@ class OneProcessLayer(InMemoryChannelLayer):  # type: ignore[misc]
                 await self.send(channel, message)  # makes the queue
             elif not queue.full():
                 queue.put_nowait((expires, message))
+
+
+class AlreadyServed(Exception):
+    """Another process serves this database, and the channel layer is in memory: neither would hear of the other's news.
+    Set REDIS_URL for all of them, or end the other one first (with uvicorn: --workers 1).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(" ".join(str(self.__doc__).split()))
+
+
+def is_in_memory() -> bool:
+    """Whether the channel layer ends with the process."""
+    backend = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
+    return str(backend).endswith(("InMemoryChannelLayer", "OneProcessLayer"))
+
+
+class OnlyProcess:
+    """Lives beside the host and holds a lock next to the database, which ends with the process however that ends."""
+
+    def __init__(self, host: Any) -> None:
+        self._lock: int | None = None
+
+    async def start(self) -> None:
+        """Raises AlreadyServed."""
+        database = settings.DATABASES["default"]
+        if not is_in_memory() or ":memory:" in str(database["NAME"]):
+            return
+        # Of SQLite the name is a path, of others it is not.
+        lock = os.open(Path(settings.VAR_DIR) / f"{database['NAME']}.serving", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise AlreadyServed from None
+        self._lock = lock
+
+    async def drain(self, seconds: float) -> None:
+        """It still serves."""
+
+    async def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -24,6 +24,7 @@ class DrainingServer(Server):  # type: ignore[misc]
     """Starts the host before the first request, drains it before the end."""
 
     failed = False
+    trouble: BaseException | None = None  # that of the host, if it was not the port
 
     def __init__(self, application: Any, **options: Any) -> None:
         super().__init__(application, ready_callable=lambda: reactor.callWhenRunning(self._begin), **options)
@@ -53,7 +54,7 @@ class DrainingServer(Server):  # type: ignore[misc]
 
     def _stop_if_failed(self, starting: "asyncio.Future[Any]") -> None:
         if not starting.cancelled() and starting.exception() is not None:
-            self.failed = True
+            self.failed, self.trouble = True, starting.exception()
             self.stop()
 
     async def _end(self) -> None:

@@ -22,6 +22,7 @@ from django.utils.module_loading import import_string
 from chat import host
 from chat.agent.engine import chosen_engine
 from chat.census import Census
+from chat.layer import AlreadyServed, OnlyProcess
 from chat.routing import websocket_urlpatterns, with_pages
 from chat.transport.doorkeeper import Doorkeeper
 from chat.transport.origin import SameOriginOnly
@@ -30,7 +31,7 @@ from chat.transport.origin import SameOriginOnly
 async def start_host() -> host.Host:
     """The host of a process that serves, and that executes runs if CHAT_ENGINE says so."""
     made = host.Host()
-    await made.start([*_exporter(), chosen_engine(), Census], Doorkeeper)
+    await made.start([OnlyProcess, *_exporter(), chosen_engine(), Census], Doorkeeper)
     return made
 
 
@@ -77,7 +78,11 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
             if wrong:
                 await send({"type": "lifespan.startup.failed", "message": "\n".join(wrong)})
                 return
-            await host.running()
+            try:
+                await host.running()
+            except AlreadyServed as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
             _drain_when_told_to_end()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":

@@ -84,13 +84,18 @@ _SQLITE_OPTIONS: dict[str, Any] = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16000;",
 }
-DATABASES: dict[str, Any] = {
-    "default": dj_database_url.config(
+DATABASE_POOL = int(os.environ.get("DATABASE_POOL", "8"))
+DATABASES: dict[str, Any] = {"default": {"ENGINE": "django.db.backends.dummy"}}
+try:
+    _found: Any = dj_database_url.config(
         default=f"sqlite:///{VAR_DIR / 'conversations.sqlite3'}",
         conn_max_age=None,
         conn_health_checks=True,
-    ),
-}
+    )
+except ValueError:  # a system check tells, without the address: a piece of it may be one of the password
+    _found = {}
+if _found.get("NAME") and _found["ENGINE"].endswith(("sqlite3", "postgresql")):
+    DATABASES["default"] = _found
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     VAR_DIR.mkdir(parents=True, exist_ok=True)
     DATABASES["default"]["OPTIONS"] = _SQLITE_OPTIONS
@@ -98,10 +103,20 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
 elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # A process that is frozen in the middle of a transaction holds the conversation's row: PostgreSQL ends it, so that
-    # a sweep can give its runs to others. Nobody waits for a lock longer than people wait for an answer.
+    # a sweep can give its runs to others. Nobody waits for a lock longer than people wait for an answer, and no
+    # statement is let go on for long after whoever asked has given up; `manage.py migrate` lifts that.
     _options = DATABASES["default"].setdefault("OPTIONS", {})
-    _ours = "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=10000"
+    _ours = "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=10000 -c statement_timeout=30000"
     _options["options"] = f"{_ours} {_options.get('options', '')}".strip()  # what comes later wins
+    # Each request of a page has a thread of its own: without a pool, a connection of its own, too. The log's threads
+    # keep theirs, outside of it (chat/database.py). A pool that gave up connecting tries again when next asked.
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+    _options["pool"] = {
+        "min_size": 0,
+        "max_size": DATABASE_POOL,
+        "timeout": 10,
+        "reconnect_timeout": 2,
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "")

@@ -24,6 +24,7 @@ from django.utils import timezone
 from chat import host as hosts
 from chat.admin.lists import COUNTED, id_range
 from chat.admin.runs import NEAR
+from chat.agent.engine import Engine
 from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
 from chat.batches import Delta
@@ -467,7 +468,7 @@ def test_a_worker_leads_to_its_runs(staff: Client, talk: Conversation) -> None:
 
 
 async def test_a_process_tells_of_itself_until_it_ends(host: hosts.Host) -> None:
-    engine: Any = host._beside[0]
+    engine = next(one for one in host._beside if isinstance(one, Engine))
     deadline = time.monotonic() + 20
     while not await Worker.objects.filter(pk=engine.worker, engine="in-process", draining=False).aexists():
         assert time.monotonic() < deadline
@@ -536,7 +537,7 @@ async def test_w5_a_deleted_conversation_leaves_nothing_running_and_nobody_liste
     conversation: Conversation,
 ) -> None:
     laptop = await delete_while_it_runs(staff, device, alice, conversation)
-    engine: Any = host._beside[0]
+    engine = next(one for one in host._beside if isinstance(one, Engine))
     await until(lambda: engine.running == 0 and counting.open == 0, "the end of the runs")
     await until(lambda: laptop.closed == Close.FORBIDDEN)
     for model in (Conversation, Participant, Message, Run, Event):
@@ -558,7 +559,7 @@ async def test_w5_deleting_a_conversation_is_no_error(
     conversation: Conversation,
 ) -> None:
     await delete_while_it_runs(staff, device, alice, conversation)
-    engine: Any = host._beside[0]
+    engine = next(one for one in host._beside if isinstance(one, Engine))
     await until(lambda: engine.running == 0, "the end of the runs")
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 

@@ -1,6 +1,9 @@
 """Each system check speaks when it should, with a hint, and is silent about what works."""
 
+import asyncio
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from django.conf import LazySettings
 from django.core.checks import run_checks
 
 from project.asgi import lifespan
+from tests.server import Server
 
 PRODUCTION: dict[str, Any] = {
     "DEBUG": False,
@@ -51,6 +55,117 @@ def test_settings_that_work_are_not_remarked_on(settings: LazySettings, base: di
 @pytest.mark.parametrize("key", ["", "insecure-development-key"])
 def test_production_needs_a_key_of_its_own(settings: LazySettings, key: str) -> None:
     assert ids(settings, PRODUCTION, SECRET_KEY=key) == ["chat.E001"]
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        {"HTTPS": True},
+        {"ALLOWED_HOSTS": ["127.0.0.1", "chat.example.org"]},
+        {"ALLOWED_HOSTS": [".example.org"]},
+        {"ALLOWED_HOSTS": ["8.8.8.8"]},
+    ],
+)
+def test_debug_is_not_for_everybody(settings: LazySettings, signs: dict[str, Any]) -> None:
+    assert ids(settings, DEVELOPMENT, **signs) == ["chat.E016"]
+    assert ids(settings, PRODUCTION, **signs) == []
+
+
+@pytest.mark.parametrize("name", ["192.168.1.5", "[::1]", "laptop", "laptop.local", "chat.localhost", "testserver"])
+def test_debug_is_for_this_network(settings: LazySettings, name: str) -> None:
+    assert ids(settings, DEVELOPMENT, ALLOWED_HOSTS=[name]) == []
+
+
+def test_nobody_allows_every_host(settings: LazySettings) -> None:
+    assert ids(settings, DEVELOPMENT, ALLOWED_HOSTS=["*"]) == ["chat.E002"]
+
+
+async def told(*command: str, **environment: str) -> str:
+    """What a command says that does not start."""
+    known = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "project.settings", "DEBUG": "1", **environment}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "manage.py",
+        *command,
+        cwd=Path(__file__).parent.parent,
+        env=known,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode != 0
+    assert b"Traceback" not in output
+    return output.decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "address"),
+    [
+        ("migrate", "postgres://chat:hunter/2@database:5432/chat"),
+        ("serve", "postgres://chat:hunter[2@database:5432/chat"),
+        ("check", "postgres://chat:hunter2@database"),
+        ("check", "mysql://chat:hunter2@database/chat"),
+        ("check", "hunter2"),
+        ("check", ""),
+    ],
+)
+async def test_an_address_that_is_no_databases_is_said_in_a_sentence(
+    tmp_path: Path, command: str, address: str
+) -> None:
+    said = await told(command, DATABASE_URL=address, VAR_DIR=str(tmp_path))
+    assert "chat.E017" in said
+    assert "chat.E014" not in said
+    assert "hunter" not in said
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:6379",
+        "http://redis:6379",
+        "redis://",
+        "redis://:hunter/2@redis:6379/0",
+        "redis://redis/one",
+        "unix://",
+    ],
+)
+def test_an_address_that_is_no_redis(settings: LazySettings, address: str) -> None:
+    assert ids(settings, PRODUCTION, REDIS_URL=address) == ["chat.E018"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["redis://redis:6379/0", "rediss://:hunter%2F2@redis", "redis://user:pw@[::1]:6379", "unix:///run/redis.sock?db=1"],
+)
+def test_an_address_of_a_redis(settings: LazySettings, address: str) -> None:
+    assert ids(settings, PRODUCTION, REDIS_URL=address) == []
+
+
+async def test_a_port_that_is_no_number_is_said_in_a_sentence(tmp_path: Path) -> None:
+    assert "invalid int value" in await told("serve", PORT="http", VAR_DIR=str(tmp_path))
+
+
+async def test_a_worker_does_not_start_where_servers_execute_the_runs(tmp_path: Path) -> None:
+    assert "CHAT_ENGINE=procrastinate there and here" in await told("work", VAR_DIR=str(tmp_path))
+
+
+@pytest.mark.process
+async def test_one_process_alone_serves_with_a_layer_in_memory(tmp_path: Path) -> None:
+    async with Server(tmp_path) as first:
+        known = {"VAR_DIR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+        said = await told("serve", "--port", "0", **known)
+        assert "Set REDIS_URL" in said
+        second = Server(tmp_path, kind="uvicorn")
+        with pytest.raises(AssertionError, match="Set REDIS_URL"):
+            await second.start()
+        await first.kill()
+        await first.start()
 
 
 def test_an_engine_is_one_there_is(settings: LazySettings) -> None:
@@ -182,6 +297,8 @@ def test_numbers_are_numbers_and_not_negative(settings: LazySettings, name: str,
         "CHAT_POSITION_SECONDS",
         "CHAT_SWEEP_SECONDS",
         "CHAT_HEARTBEAT_SECONDS",
+        "CHAT_WORKER_RUNS",
+        "DATABASE_POOL",
     ],
 )
 def test_a_zero_that_would_stop_everything_is_refused(settings: LazySettings, name: str) -> None:

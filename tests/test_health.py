@@ -22,7 +22,8 @@ from tests.server import Server
 @pytest_asyncio.fixture
 async def ask(tmp_path: Path) -> AsyncIterator[tuple[Server, Callable[..., Any]]]:
     """A server as in production, and a way to ask it as a balancer does."""
-    production = {"HTTPS": "1", "ALLOWED_HOSTS": "chat.example.org", "CHAT_DRAIN_SECONDS": "3"}
+    production = {"DEBUG": "0", "SECRET_KEY": "k" * 60, "HTTPS": "1", "ALLOWED_HOSTS": "chat.example.org"}
+    production["CHAT_DRAIN_SECONDS"] = "3"
     async with (
         Server(tmp_path, **production) as server,
         httpx2.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as client,

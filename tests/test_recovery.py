@@ -17,6 +17,7 @@ from pytest_django import Settings
 
 from chat import group_commit
 from chat import host as hosts
+from chat.agent.engine import Engine
 from chat.agent.scripted import long_text
 from chat.batches import Delta
 from chat.database import Database
@@ -465,6 +466,13 @@ async def test_a_provider_that_does_not_listen_is_told_again(odd: Device) -> Non
     await odd.writes(ack["run"])
     await odd.say("run.cancel", run=ack["run"])
     assert (await odd.ended(ack["run"]))["state"] == "cancelled"
+
+
+@with_settings(CHAT_PROVIDER="claude", ANTHROPIC_API_KEY="never-sent")
+async def test_a_provider_is_there_before_anybody_asks(host: hosts.Host) -> None:
+    """Making Claude's takes seconds, which no device should wait for."""
+    engine = next(one for one in host._beside if isinstance(one, Engine))
+    assert engine._providers.keys() == {"claude"}
 
 
 @pytest.mark.parametrize("provider", ["broken", "unheard-of"])

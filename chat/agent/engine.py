@@ -52,6 +52,7 @@ class Engine:
 
     async def start(self) -> None:
         """Listen, and look at once for what a killed process left behind."""
+        self._provider(settings.CHAT_PROVIDER)  # its import takes seconds, which no device should wait for
         self._layer = get_channel_layer()
         self._channel = await self._layer.new_channel("engine")
         await self._layer.group_add(ENGINES, self._channel)

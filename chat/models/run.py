@@ -141,8 +141,7 @@ class Run(models.Model):
         """
         claimed = []
         with conversation.locked() as locked:
-            live = locked.runs.filter(state__in=LIVE).select_related("prompt", "answer").order_by("position")
-            runs = list(live)
+            runs = list(locked.runs.filter(state__in=LIVE).select_related("prompt", "answer").order_by("position"))
             busy = any(run.state in STARTED for run in runs)
             for run in runs:
                 if run.state == State.QUEUED and (run.alongside or not busy):
@@ -207,11 +206,8 @@ class Run(models.Model):
             setattr(self, name, value)
         was = self.state
         self.state, self.ended_at, self.lease_until = state, timezone.now(), None
-        changed = (
-            type(self)
-            .objects.filter(pk=self.pk, state=was, attempt=self.attempt)
-            .update(**{name: getattr(self, name) for name in ("state", "ended_at", "lease_until", *outcome)})
-        )
+        row = type(self).objects.filter(pk=self.pk, state=was, attempt=self.attempt)
+        changed = row.update(**{name: getattr(self, name) for name in ("state", "ended_at", "lease_until", *outcome)})
         assert changed == 1, "the conversation's lock was not held"
         text = ""
         if self.answer_id and self.started_serial:
@@ -222,8 +218,8 @@ class Run(models.Model):
             # Stopped while it waited: what was asked stays readable, after what has been said.
             self.prompt.place = conversation.head + 1
             self.prompt.save(update_fields=["place"])
-        ended = {**self.ending(), "length": len(text)}
-        log.record(conversation, log.Entry(Kind.RUN_ENDED, ended, self.pk, self.answer_id))
+        payload = {**self.ending(), "length": len(text)}
+        log.record(conversation, log.Entry(Kind.RUN_ENDED, payload, self.pk, self.answer_id))
         bulletin.ended(self)
 
     def ending(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
-        parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
+        parser.add_argument("--port", type=int, default=os.environ.get("PORT", "8000"))
 
     def handle(self, *args: Any, **options: Any) -> None:
         # It joins everything and installs a reactor, which only a server needs.
@@ -42,5 +42,7 @@ class Command(BaseCommand):
         gc.collect()
         gc.freeze()
         server.run()
+        if server.trouble is not None:
+            raise CommandError(f"Could not start. {server.trouble}")
         if server.failed:
             raise CommandError(f"Could not serve on {options['host']}:{options['port']}. Is something else there?")
