@@ -21,7 +21,7 @@ BEGIN
       JOIN chat_run AS alive ON alive.id = given.run AND alive.attempt = given.attempt
         AND alive.state = 'running' AND alive.cancel_requested_at IS NULL
   ), moved AS (
-    UPDATE chat_conversation SET head = heads.head, updated_at = clock_timestamp()
+    UPDATE chat_conversation SET head = heads.head
       FROM (SELECT conversation, max(serial) AS head FROM taken GROUP BY conversation) AS heads
      WHERE chat_conversation.id = heads.conversation
   ), written AS (
