@@ -344,9 +344,9 @@ def test_with_a_token_only_who_brings_it_may_read(settings: Settings, authorizat
 
 @pytest.mark.process
 async def test_a_server_shows_its_metrics_to_who_may_see_them(tmp_path: Path) -> None:
-    production = {"HTTPS": "1", "ALLOWED_HOSTS": "chat.example.org", "METRICS_TOKEN": TOKEN}
+    production = {"DEBUG": "0", "SECRET_KEY": "k" * 60, "HTTPS": "1", "ALLOWED_HOSTS": "chat.example.org"}
     async with (
-        Server(tmp_path, **production) as server,
+        Server(tmp_path, **production, METRICS_TOKEN=TOKEN) as server,
         httpx2.AsyncClient(base_url=server.url, trust_env=False) as client,
     ):
         refused = await client.get("/metrics")
