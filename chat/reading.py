@@ -92,11 +92,13 @@ def _merge(merged: list[Logged], writing: dict[UUID, tuple[int, int, list[str]]]
         merged.append(event)
         return
     index, length, texts = known
-    if event.payload["offset"] < length:  # a snapshot written over deltas this page has already read
-        start = merged[index].payload["offset"]
-        texts[:] = ["".join(texts)[: max(0, event.payload["offset"] - start)]]
+    offset, start = event.payload["offset"], merged[index].payload["offset"]
+    if offset < length:  # a snapshot written over deltas this page has already read
+        texts[:] = ["".join(texts)[: max(0, offset - start)]]
+    if offset < start:  # and over what came before this page
+        merged[index] = event
     texts.append(text)
-    writing[message] = (index, event.payload["offset"] + len(text), texts)
+    writing[message] = (index, offset + len(text), texts)
 
 
 def encode_page(conversation: UUID, page: Page, encoding: str) -> Frame:

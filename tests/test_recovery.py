@@ -15,17 +15,18 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from chat import group_commit
+from chat import group_commit, log
 from chat import host as hosts
 from chat.agent.engine import Engine
 from chat.agent.scripted import long_text
 from chat.batches import Delta
 from chat.database import Database
 from chat.group_commit import GroupCommit, Lost, Pen
+from chat.log import Logged
 from chat.models import Conversation, Event, Participant, Run
-from chat.models.event import TEXT_KINDS
+from chat.models.event import TEXT_KINDS, Kind
 from chat.models.run import STARTED, State
-from chat.reading import PAGE_CHARS
+from chat.reading import PAGE_CHARS, read_page
 from chat.transcript import read_turns
 from chat.turns import writing
 from tests.conftest import with_settings
@@ -201,6 +202,23 @@ def test_text_for_a_deleted_conversation_is_refused_and_the_rest_is_written(owne
     deltas = [Delta(run.conversation_id, run.pk, 1, run.answer_id, 0, "x") for run in (there, here) if run.answer_id]
     assert group_commit.commit(deltas) == {(there.pk, 1)}
     assert Event.objects.filter(run_id=here.pk, kind__in=TEXT_KINDS).count() == 1
+
+
+def test_a_reader_that_compaction_overtakes_has_the_text_once(owner: Participant) -> None:
+    """It reads in several statements. In the first there were deltas, in the second a snapshot of them all."""
+    run = started(owner, "Twice ")
+    conversation = run.conversation
+    conversation.refresh_from_db()
+    known, text = conversation.head, "Twice " + "x" * 20
+    assert run.answer_id is not None
+    group_commit.commit([Delta(conversation.pk, run.pk, 1, run.answer_id, 6 + at, "x") for at in range(20)])
+    Event.objects.filter(conversation=conversation, serial__gt=known + 16).delete()
+    snapshot = {"part": 0, "offset": 0, "text": text}
+    log.insert(
+        conversation.pk, [Logged(known + 20, Kind.MESSAGE_SNAPSHOT, snapshot, run.pk, run.answer_id)], timezone.now()
+    )
+    [event] = read_page(conversation.pk, known).events
+    assert "Twice "[: event.payload["offset"]] + event.payload["text"] == text
 
 
 async def test_two_attempts_of_one_run_in_one_process_do_not_get_in_each_others_way(
