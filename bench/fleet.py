@@ -23,11 +23,8 @@ from tests.backends import as_nobody, postgresql, redis
 class Backing:
     """A server this one did not start: its process and what that begot, by id, and how to have it again."""
 
-    def __init__(self, pid: int, url: str, log: Path, *, as_root: bool) -> None:
-        self.pid, self._log = pid, log
-        command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-        self._command = command if as_root else [*as_nobody(), *command]
-        self._port = urlsplit(url).port
+    def __init__(self, pid: int, command: list[str], log: Path) -> None:
+        self.pid, self._command, self._log = pid, command, log
         self._again: subprocess.Popen[bytes] | None = None
 
     def signal(self, number: signal.Signals) -> None:
@@ -40,13 +37,12 @@ class Backing:
                 os.kill(pid, number)
 
     async def ended(self) -> None:
-        """Whoever started it sees its end only when it looks: a zombie is one that has ended."""
+        """Return when it is gone. Ours is buried first: PostgreSQL takes the id of a zombie for that of a server."""
 
         def gone() -> bool:
-            try:
-                return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-            except OSError:
-                return True
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            return not Path(f"/proc/{self.pid}").exists()
 
         await until(gone, "the end of a server")
 
@@ -85,9 +81,12 @@ class Fleet:
             self.site.env |= {"DATABASE_URL": self.database, "REDIS_URL": self.layer}
             made = self.site.prepare(conversations=conversations)
             pid = int((folder / "postgresql" / "postmaster.pid").read_text().split()[0])
-            self.postgresql = Backing(pid, self.database, folder / "postgresql.log", as_root=False)
-            with Redis.from_url(self.layer) as client:
-                self.redis = Backing(client.info()["process_id"], self.layer, folder / "redis.log", as_root=True)
+            command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+            self.postgresql = Backing(pid, [*as_nobody(), *command], folder / "postgresql.log")
+            with Redis.from_url(self.layer) as client:  # it calls itself something else than it was started as
+                pid = client.info()["process_id"]
+            command = ["redis-server", "--port", str(urlsplit(self.layer).port), "--bind", "127.0.0.1", "--save", ""]
+            self.redis = Backing(pid, [*command, "--dir", str(folder)], folder / "redis.log")
             try:
                 for _ in range(2):
                     self.start_web()

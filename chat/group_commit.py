@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_BUFFERED = 8_000_000  # code points waiting for the database, over all runs; beyond it the runs fail
 LONGEST_INTERVAL = 0.05  # seconds
 PER_RUN = 0.0002
-RETRY_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)  # a database that is away for longer fails the runs
+RETRY_SECONDS = (0.05, 0.2, 0.5, *[1.0] * 9)  # a database that is away for longer fails the runs
 
 
 class Lost(Exception):

@@ -22,7 +22,7 @@ from chat.tracing import RunTrace
 
 logger = logging.getLogger(__name__)
 
-END_RETRIES = (0.1, 0.5, 1.0, 2.0, 2.0)  # seconds; after that the lease lapses and a sweep ends the run
+END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds; after that the lease lapses and a sweep ends the run
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # whatever a provider says, one text must not spoil a commit
 
 
