@@ -81,7 +81,7 @@ class Fleet:
             self.site.env |= {"DATABASE_URL": self.database, "REDIS_URL": self.layer}
             made = self.site.prepare(conversations=conversations)
             pid = int((folder / "postgresql" / "postmaster.pid").read_text().split()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+            command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")  # noqa: ASYNC240 - no disk
             self.postgresql = Backing(pid, [*as_nobody(), *command], folder / "postgresql.log")
             with Redis.from_url(self.layer) as client:  # it calls itself something else than it was started as
                 pid = client.info()["process_id"]

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from chat.ending import end
 from chat.log import Logged, News
 from chat.logs import reason
 from chat.models import Kind
-from chat.news import PEOPLE, group_of, unpack
+from chat.news import PATIENCE_SECONDS, PEOPLE, group_of, unpack
 from chat.reading import head_of, heads_of, read_frame
 from chat.wire import Frame
 
@@ -50,6 +50,7 @@ class Lane:
         self.position = 0  # every listener that keeps up has been offered everything up to here
         self.known_head = 0  # the log is at least this far
         self._seen_head = 0  # the log's head at the last look
+        self._is_unheard = False  # a look found what no news had told of; until news come again
         self._hub = hub
         self._readings: dict[int, asyncio.Future[Frame | None]] = {}
         self._inbox: deque[News] = deque(maxlen=1000)  # what falls out is a hole, which the log fills
@@ -66,8 +67,7 @@ class Lane:
 
     def tell(self, news: News | None, head: int) -> None:
         """News, or (None) only that the log has reached `head`."""
-        if head > self.known_head:
-            self.known_head = head
+        self.known_head = max(self.known_head, head)
         if news is not None:
             self._inbox.append(news)
         if head > self.position:
@@ -78,7 +78,8 @@ class Lane:
 
         Behind only what this look saw is normal where much is written: the news is on its way.
         """
-        if self.position < self._seen_head:
+        if self.position < (head if self._is_unheard else self._seen_head):
+            self._is_unheard = True
             self.tell(None, head)
         self._seen_head = head
 
@@ -104,6 +105,8 @@ class Lane:
             return
         if news.after > self.position:
             await self._repair()
+        else:
+            self._is_unheard = False
         for event in news.events:
             if event.serial > self.position:
                 self._offer(await self._encode(event))
@@ -121,13 +124,10 @@ class Lane:
 
     async def _repair(self) -> None:
         """Offer everything between our position and the log's head, read from the log."""
-        self._hub.repairs += 1
         metrics.gap_in_news.inc()
         while frame := await self.frame_after(self.position):
             self._offer(frame)
-        self.known_head = max(self.known_head, self.position)
-        if self.known_head > self.position:
-            self.known_head = self.position  # a conversation that was deleted, or a head that was rolled back
+        self.known_head = self.position  # or less than was known: a conversation that was deleted
 
     async def frame_after(self, serial: int) -> Frame | None:
         """What comes after a serial, from the log. Many that ask for the same at once share one reading."""
@@ -151,7 +151,6 @@ class Hub:
 
     def __init__(self, database: Database, on_people: Callable[[dict[str, Any]], None]) -> None:
         self.database = database
-        self.repairs = 0
         self._on_people = on_people
         self._lanes: dict[UUID, dict[str, Lane]] = {}
         self._joining: dict[tuple[UUID, str], asyncio.Future[Lane]] = {}
@@ -228,10 +227,7 @@ class Hub:
         """Hear of a conversation. If the layer refuses, this process finds out by the timer, which tries again."""
         async with self._membership:
             self._deaf.discard(conversation)
-            try:
-                await self._layer.group_add(group_of(conversation), self._channel)
-            except Exception as error:  # noqa: BLE001 - whatever a layer raises, devices are served from the log
-                logger.warning("the channel layer did not let us listen: %s", reason(error))
+            if not await self._asked("listen", self._layer.group_add, group_of(conversation)):
                 self._deaf.add(conversation)
 
     async def _unsubscribe(self, conversation: UUID) -> None:
@@ -240,10 +236,16 @@ class Hub:
             if conversation in self._lanes or any(key[0] == conversation for key in self._joining):
                 return
             self._deaf.discard(conversation)
-            try:
-                await self._layer.group_discard(group_of(conversation), self._channel)
-            except Exception as error:  # noqa: BLE001 - its news is dropped here from now on
-                logger.warning("the channel layer did not let us go: %s", reason(error))
+            await self._asked("go", self._layer.group_discard, group_of(conversation))  # its news is dropped here
+
+    async def _asked(self, what: str, change: Callable[..., Awaitable[None]], group: str) -> bool:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await change(group, self._channel)
+        except Exception as error:  # noqa: BLE001 - whatever a layer raises, devices are served from the log
+            logger.warning("the channel layer did not let us %s: %s", what, reason(error))
+            return False
+        return True
 
     async def _listen(self) -> None:
         while True:
@@ -262,13 +264,10 @@ class Hub:
         if message["type"] == "people":
             self._on_people(message)
             return
-        lanes = self._lanes.get(UUID(message["conversation"]))
-        if not lanes:
-            return
+        lanes = self._lanes.get(UUID(message["conversation"]), {})
         if message["type"] == "whisper":
-            for lane in lanes.values():
-                for listener in tuple(lane.listeners):
-                    listener.whisper(message["frame"], message["sender"])
+            for listener in [one for lane in lanes.values() for one in lane.listeners]:
+                listener.whisper(message["frame"], message["sender"])
             return
         news = unpack(message)
         for lane in lanes.values():
@@ -277,24 +276,24 @@ class Hub:
     async def _look_again(self) -> None:
         """Whatever waits for a hint also looks again on a timer: one query for all conversations."""
         while True:
-            await asyncio.sleep(settings.CHAT_POSITION_SECONDS)
+            await asyncio.sleep(settings.CHAT_POSITION_SECONDS / 2)  # two looks find what is missing
             try:
                 heads = await self.database.run(heads_of, list(self._lanes))
             except Exception as error:  # noqa: BLE001 - a database that is away comes back
                 logger.warning("could not compare positions: %s", reason(error))
                 continue
-            for conversation in self._deaf & self._lanes.keys():
-                await self._subscribe(conversation)
             for conversation, head in heads.items():
                 for lane in self._lanes.get(conversation, {}).values():
                     lane.look(head)
 
     async def _join_again(self) -> None:
+        """What the layer refused, soon; everything, now and then. Nobody waits for it."""
+        due = asyncio.get_running_loop().time() + REJOIN_SECONDS
         while True:
-            await asyncio.sleep(REJOIN_SECONDS)
-            try:
-                await self._layer.group_add(PEOPLE, self._channel)
-                for conversation in list(self._lanes):
-                    await self._layer.group_add(group_of(conversation), self._channel)
-            except Exception as error:  # noqa: BLE001 - tried again next time
-                logger.warning("could not join groups again: %s", reason(error))
+            await asyncio.sleep(settings.CHAT_POSITION_SECONDS)
+            again = set(self._deaf)
+            if (now := asyncio.get_running_loop().time()) >= due:
+                due, again = now + REJOIN_SECONDS, set(self._lanes)
+                await self._asked("listen", self._layer.group_add, PEOPLE)
+            for conversation in again & self._lanes.keys():
+                await self._subscribe(conversation)

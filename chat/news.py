@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 ENGINES = "engines"
 PEOPLE = "people"
 AT_ONCE = 100  # messages handed to the layer together
+PATIENCE_SECONDS = 2.0  # with a layer that does not answer: whoever waits for it keeps others from it
 MAX_NEWS_BYTES = 262_144  # larger news says only that there is some; hubs then read the log
 _WAKES_ENGINES = frozenset({Kind.RUN_QUEUED, Kind.RUN_CANCELLING, Kind.RUN_ENDED})
 
@@ -125,7 +126,8 @@ class NewsDesk:
             while self._queue:
                 messages = [self._queue.popleft() for _ in range(min(len(self._queue), AT_ONCE))]
                 try:
-                    await _publish(layer, messages)
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        await _publish(layer, messages)
                 except Exception as error:  # noqa: BLE001 - whatever a layer raises, the log has the truth
                     logger.warning("the channel layer refused news: %s", reason(error))
 

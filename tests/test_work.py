@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import time
@@ -480,6 +481,35 @@ async def test_when_redis_forgets_everything_nothing_is_refused_and_nothing_is_l
     await phone.writes(cancelled["run"], 5)
     await laptop.say("run.cancel", run=cancelled["run"])
     assert (await phone.ended(cancelled["run"]))["state"] == "cancelled"
+
+
+async def test_while_redis_stands_still_people_come_speak_and_read(
+    site: Site, devices: list[RemoteDevice], shared: dict[str, str]
+) -> None:
+    one, other, _ = await site.web(), await site.web(), await site.worker()
+    place = await begin(one)
+    laptop = await joined(one, place, devices)
+    running = await laptop.ask("/rate 50 /long 100000")
+    await laptop.writes(running["run"], 20)
+    async with Redis.from_url(shared["REDIS_URL"]) as redis:
+        pid = (await redis.info("server"))["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        phone = await joined(other, place, devices)
+        for device in (laptop, phone):
+            known = len(device.view.text_of(running["run"]))
+            await device.writes(running["run"], known + 200)
+            ack = await device.say("message.send", text="/rate 0 /echo Next.")
+            assert ack["type"] == "ack"
+        assert (await laptop.say("run.cancel", run=running["run"]))["outcome"] == "cancelling"
+        for device in (laptop, phone):
+            assert (await device.ended(running["run"]))["state"] == "cancelled"
+            assert (await device.ended(ack["run"]))["state"] == "completed"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    ack = await phone.ask("/rate 0 /echo Again.")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    await until(lambda: laptop.view.comparable() == phone.view.comparable())
 
 
 JOBS = """
