@@ -12,7 +12,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from chat import metrics
-from chat.hub import Hub, Lane
+from chat.hub import Hub
+from chat.lane import Lane
 from chat.wire import WINDOW_BYTES, WINDOW_FRAMES, Frame, control
 
 logger = logging.getLogger(__name__)

@@ -6,144 +6,23 @@ they do not. The hub never writes, and knows nothing of who a device belongs to.
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from chat import fragments, metrics, wire
 from chat.database import Database
 from chat.ending import end
-from chat.log import Logged, News
+from chat.lane import Lane, Listener
 from chat.logs import reason
-from chat.models import Kind
 from chat.news import PATIENCE_SECONDS, PEOPLE, group_of, unpack
-from chat.reading import head_of, heads_of, read_frame
-from chat.wire import Frame
+from chat.reading import head_of, heads_of
 
 logger = logging.getLogger(__name__)
 
 REJOIN_SECONDS = 600  # memberships of a layer expire, and a layer that lost its memory forgets us
-
-
-class Listener(Protocol):
-    """A device's feed, as the hub sees it. Neither method waits."""
-
-    def offer(self, frame: Frame) -> None:
-        """The next frame of the conversation, or one it has already."""
-
-    def whisper(self, body: str, sender: str) -> None:
-        """An ephemeral frame; dropped if there is no room for it."""
-
-
-class Lane:
-    """The frames of one conversation in one encoding, in order, to its listeners here."""
-
-    def __init__(self, hub: "Hub", conversation: UUID, encoding: str) -> None:
-        self.conversation = conversation
-        self.encoding = encoding
-        self.listeners: set[Listener] = set()
-        self.position = 0  # every listener that keeps up has been offered everything up to here
-        self.known_head = 0  # the log is at least this far
-        self._seen_head = 0  # the log's head at the last look
-        self._is_unheard = False  # a look found what no news had told of; until news come again
-        self._hub = hub
-        self._readings: dict[int, asyncio.Future[Frame | None]] = {}
-        self._inbox: deque[News] = deque(maxlen=1000)  # what falls out is a hole, which the log fills
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, position: int) -> None:
-        self.position = self.known_head = position
-        self._task = asyncio.create_task(self._run(), name=f"lane-{self.encoding}")
-
-    def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def tell(self, news: News | None, head: int) -> None:
-        """News, or (None) only that the log has reached `head`."""
-        self.known_head = max(self.known_head, head)
-        if news is not None:
-            self._inbox.append(news)
-        if head > self.position:
-            self._wake.set()
-
-    def look(self, head: int) -> None:
-        """The timer's look at the log. Behind what the look before saw: news was lost, or the layer is slow.
-
-        Behind only what this look saw is normal where much is written: the news is on its way.
-        """
-        if self.position < (head if self._is_unheard else self._seen_head):
-            self._is_unheard = True
-            self.tell(None, head)
-        self._seen_head = head
-
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                while self._inbox:
-                    await self._take(self._inbox.popleft())
-                if self.known_head > self.position:
-                    await self._repair()
-            except Exception:
-                logger.exception(
-                    "a lane failed; it goes on from the log", extra={"conversation": str(self.conversation)}
-                )
-                self._inbox.clear()
-                await asyncio.sleep(0.5)
-                self._wake.set()
-
-    async def _take(self, news: News) -> None:
-        if news.events[-1].serial <= self.position:
-            return
-        if news.after > self.position:
-            await self._repair()
-        else:
-            self._is_unheard = False
-        for event in news.events:
-            if event.serial > self.position:
-                self._offer(await self._encode(event))
-        if news.since and self.listeners:
-            metrics.token_delay.observe(max(0.0, time.time() - news.since))
-
-    async def _encode(self, event: Logged) -> Frame:
-        after = event.serial - 1
-        if self.encoding == "json":
-            return wire.event_frame(self.conversation, after, event)
-        if event.kind == Kind.MESSAGE_DELTA:
-            return wire.html_frame(event.kind, after, event.serial, fragments.delta(event))
-        html = await self._hub.database.run(fragments.render, self.conversation, [event])
-        return wire.html_frame(event.kind, after, event.serial, html)
-
-    async def _repair(self) -> None:
-        """Offer everything between our position and the log's head, read from the log."""
-        metrics.gap_in_news.inc()
-        while frame := await self.frame_after(self.position):
-            self._offer(frame)
-        self.known_head = self.position  # or less than was known: a conversation that was deleted
-
-    async def frame_after(self, serial: int) -> Frame | None:
-        """What comes after a serial, from the log. Many that ask for the same at once share one reading."""
-        reading = self._readings.get(serial)
-        if reading is None:
-            reading = asyncio.ensure_future(
-                self._hub.database.run(read_frame, self.conversation, serial, self.encoding)
-            )
-            self._readings[serial] = reading
-            reading.add_done_callback(lambda _: self._readings.pop(serial, None))
-        return await asyncio.shield(reading)  # one that gives up must not take it from the others
-
-    def _offer(self, frame: Frame) -> None:
-        self.position = frame.serial
-        for listener in tuple(self.listeners):
-            listener.offer(frame)
 
 
 class Hub:
@@ -154,7 +33,7 @@ class Hub:
         self._on_people = on_people
         self._lanes: dict[UUID, dict[str, Lane]] = {}
         self._joining: dict[tuple[UUID, str], asyncio.Future[Lane]] = {}
-        self._deaf: set[UUID] = set()  # conversations whose group the layer did not let us join
+        self._unsettled: set[UUID] = set()  # conversations whose group the layer did not let us join, or leave
         self._tasks: list[asyncio.Task[None]] = []
         self._channel = ""
         self._membership = asyncio.Lock()  # a group left late must not undo a group joined meanwhile
@@ -193,18 +72,17 @@ class Hub:
                 try:
                     lane = await self._open(conversation, encoding)
                 except BaseException:
-                    del self._joining[key]
+                    self._has_joined(key, future)
                     await self._unsubscribe(conversation)
                     raise
                 finally:
-                    self._joining.pop(key, None)
-                    future.cancel()
+                    self._has_joined(key, future)
             lane = self._lanes.get(conversation, {}).get(encoding)
         lane.listeners.add(listener)
         return lane
 
     async def _open(self, conversation: UUID, encoding: str) -> Lane:
-        lane = Lane(self, conversation, encoding)
+        lane = Lane(self.database, conversation, encoding)
         await self._subscribe(conversation)
         head = await self.database.run(head_of, conversation)
         self._lanes.setdefault(conversation, {})[encoding] = lane
@@ -223,20 +101,29 @@ class Hub:
             del self._lanes[lane.conversation]
             await self._unsubscribe(lane.conversation)
 
+    def _has_joined(self, key: tuple[UUID, str], future: asyncio.Future[Lane]) -> None:
+        """Or has given up. Somebody else may be joining by now."""
+        if self._joining.get(key) is future:
+            del self._joining[key]
+        future.cancel()
+
+    def _is_wanted(self, conversation: UUID) -> bool:
+        return conversation in self._lanes or any(key[0] == conversation for key in self._joining)
+
     async def _subscribe(self, conversation: UUID) -> None:
-        """Hear of a conversation. If the layer refuses, this process finds out by the timer, which tries again."""
+        """Hear of a conversation. If the layer does not let us, devices are served by the timer until it does."""
         async with self._membership:
-            self._deaf.discard(conversation)
-            if not await self._asked("listen", self._layer.group_add, group_of(conversation)):
-                self._deaf.add(conversation)
+            # With a layer that does not answer one waits, and not everybody one after the other.
+            if self._unsettled or not await self._asked("listen", self._layer.group_add, group_of(conversation)):
+                self._unsettled.add(conversation)
 
     async def _unsubscribe(self, conversation: UUID) -> None:
         """The opposite, unless somebody is here or is joining."""
         async with self._membership:
-            if conversation in self._lanes or any(key[0] == conversation for key in self._joining):
+            if self._is_wanted(conversation):
                 return
-            self._deaf.discard(conversation)
-            await self._asked("go", self._layer.group_discard, group_of(conversation))  # its news is dropped here
+            if self._unsettled or not await self._asked("go", self._layer.group_discard, group_of(conversation)):
+                self._unsettled.add(conversation)
 
     async def _asked(self, what: str, change: Callable[..., Awaitable[None]], group: str) -> bool:
         try:
@@ -264,7 +151,8 @@ class Hub:
         if message["type"] == "people":
             self._on_people(message)
             return
-        lanes = self._lanes.get(UUID(message["conversation"]), {})
+        if not (lanes := self._lanes.get(UUID(message["conversation"]))):
+            return
         if message["type"] == "whisper":
             for listener in [one for lane in lanes.values() for one in lane.listeners]:
                 listener.whisper(message["frame"], message["sender"])
@@ -291,9 +179,14 @@ class Hub:
         due = asyncio.get_running_loop().time() + REJOIN_SECONDS
         while True:
             await asyncio.sleep(settings.CHAT_POSITION_SECONDS)
-            again = set(self._deaf)
+            again = set(self._unsettled)
             if (now := asyncio.get_running_loop().time()) >= due:
-                due, again = now + REJOIN_SECONDS, set(self._lanes)
+                due, again = now + REJOIN_SECONDS, again | set(self._lanes)
                 await self._asked("listen", self._layer.group_add, PEOPLE)
-            for conversation in again & self._lanes.keys():
-                await self._subscribe(conversation)
+            for conversation in again:
+                async with self._membership:
+                    change = self._layer.group_add if self._is_wanted(conversation) else self._layer.group_discard
+                    if not await self._asked("settle", change, group_of(conversation)):
+                        self._unsettled.add(conversation)
+                        break
+                    self._unsettled.discard(conversation)

@@ -9,14 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from channels.layers import InMemoryChannelLayer
-from channels_redis.pubsub import RedisPubSubChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer, RedisSingleShardConnection
 from django.conf import settings
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 CLEAN_SECONDS = 1.0
 
 
+class Careful:
+    """Mixed into a connection. When the other end has vanished the socket itself times out, which to redis looks like
+    silence: it would read again at once, for ever, and nothing else in the process would get a turn.
+    """
+
+    async def _read_response_from_parser(self, **options: Any) -> Any:
+        try:
+            return await super()._read_response_from_parser(**options)  # type: ignore[misc]
+        except TimeoutError as error:  # asyncio's own comes as a cancel
+            raise RedisConnectionError(str(error)) from error
+
+
+class Shard(RedisSingleShardConnection):  # type: ignore[misc]
+    """With connections that notice."""
+
+    def _ensure_redis(self) -> None:
+        if self._redis is None:
+            super()._ensure_redis()
+            pool = self._redis.connection_pool  # type: ignore[attr-defined]
+            pool.connection_class = type("CarefulConnection", (Careful, pool.connection_class), {})
+
+
 class RedisLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
     """Publishes what one commit wrote to many conversations in one round trip, in its order."""
+
+    def _get_layer(self) -> Any:
+        layer = super()._get_layer()
+        if not all(isinstance(shard, Shard) for shard in layer._shards):
+            layer._shards = [Shard(shard.host, layer) for shard in layer._shards]
+        return layer
 
     async def group_send_all(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """(group, message) each. If it raises, any of them may have been sent."""

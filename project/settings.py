@@ -108,6 +108,15 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
     _options = DATABASES["default"].setdefault("OPTIONS", {})
     _ours = "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=10000 -c statement_timeout=30000"
     _options["options"] = f"{_ours} {_options.get('options', '')}".strip()  # what comes later wins
+    # A machine that has vanished says nothing: whoever waits for it finds out in about 20 seconds, not in hours.
+    for _name, _value in (
+        ("connect_timeout", 5),
+        ("tcp_user_timeout", 15_000),
+        ("keepalives_idle", 10),
+        ("keepalives_interval", 3),
+        ("keepalives_count", 3),
+    ):
+        _options.setdefault(_name, _value)
     # Each request of a page has a thread of its own: without a pool, a connection of its own, too. The log's threads
     # keep theirs, outside of it (chat/database.py). A pool that gave up connecting tries again when next asked.
     DATABASES["default"]["CONN_MAX_AGE"] = 0
@@ -195,7 +204,10 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": os.environ.get("LOG_LEVEL", "INFO")},
     "loggers": {
         # At DEBUG these would write what people say, as requests and as frames.
-        **{name: {"level": "INFO"} for name in ("anthropic", "uvicorn", "websockets")},
+        **{name: {"level": "INFO"} for name in ("anthropic", "websockets")},
+        # It has set up its own way by now, in which errors would show all their text.
+        "uvicorn": {"level": "INFO", "propagate": True},
+        "uvicorn.access": {"level": "WARNING", "propagate": True},
         "daphne": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "procrastinate": {"level": "WARNING"},

@@ -116,3 +116,14 @@ class Slow(OneProcessLayer):
     async def group_discard(self, group: str, channel: str) -> None:
         await asyncio.sleep(self.SECONDS)
         await super().group_discard(group, channel)
+
+
+class Hanging(OneProcessLayer):
+    """Lets nobody join a conversation, and does not say so, while `hangs`."""
+
+    hangs: ClassVar[bool] = True
+
+    async def group_add(self, group: str, channel: str) -> None:
+        while self.hangs and "conversation." in group:  # noqa: ASYNC110 - there is nobody to be told by
+            await asyncio.sleep(0.05)
+        await super().group_add(group, channel)

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models", "log", "compaction", "turns", "bulletin"),
     ("database", "ending", "batches", "layer", "news", "roster", "allowance"),
     ("wire", "transcript", "markup", "templatetags", "fragments", "reading"),
-    ("hub",),
+    ("hub", "lane"),
     ("feed", "group_commit", "host", "census"),
     ("agent", "transport", "pages", "admin"),
     ("urls", "routing", "apps", "checks", "server", "management"),

@@ -15,15 +15,16 @@ from django.db import connection
 from pytest_django import Settings
 
 from chat import host as hosts
-from chat import wire
+from chat import hub, wire
 from chat.agent.scripted import long_text
 from chat.feed import WINDOW
 from chat.models import Conversation, Event, Message, Participant, Run
 from chat.transcript import PAGE_TURNS
+from chat.wire import Frame
 from project.asgi import application
 from tests.conftest import with_settings
 from tests.device import DEADLINE, Device, sign_in, until
-from tests.layers import Raising, Unreliable, layer
+from tests.layers import Hanging, Raising, Unreliable, layer
 from tests.reducer import View
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -197,6 +198,42 @@ async def test_x56_joining_while_the_last_one_leaves_keeps_the_subscription(
         await until(lambda: going.view.cursor > before)  # noqa: B023
         await going.disconnect()
     await until(lambda: host.hub.conversations == 0 and not groups_joined(), "nobody listens")
+
+
+class Nobody:
+    """Listens to a lane and makes nothing of it."""
+
+    def offer(self, frame: Frame) -> None: ...
+
+    def whisper(self, body: str, sender: str) -> None: ...
+
+
+@with_settings(CHANNEL_LAYERS=layer("Slow"))
+async def test_who_joins_while_another_one_gives_up_is_not_forgotten(
+    host: hosts.Host, conversation: Conversation
+) -> None:
+    given_up = asyncio.create_task(host.hub.join(conversation.pk, "json", Nobody()))
+    await until(groups_joined)
+    given_up.cancel()
+    second = asyncio.create_task(host.hub.join(conversation.pk, "json", Nobody()))
+    await asyncio.wait([given_up])
+    third = asyncio.create_task(host.hub.join(conversation.pk, "json", Nobody()))
+    assert await second is await third
+    assert groups_joined()
+
+
+@with_settings(CHANNEL_LAYERS=layer("Hanging"), CHAT_POSITION_SECONDS=0.5)
+async def test_with_a_layer_that_hangs_nobody_waits_for_everybody_before(
+    host: hosts.Host, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(Hanging, "hangs", True)
+    places = [(await sync_to_async(Conversation.begin)(alice)).pk for _ in range(40)]
+    async with asyncio.timeout(20):  # one after the other would take twice as long
+        await asyncio.gather(*(host.hub.join(place, "json", Nobody()) for place in places))
+    assert groups_joined() == []
+    monkeypatch.setattr(Hanging, "hangs", False)
+    await until(lambda: len(groups_joined()) == len(places), "everybody hears")
 
 
 @with_settings(CHAT_HEARTBEAT_SECONDS=1.0)  # a device that is gone between two polls is missed after a while

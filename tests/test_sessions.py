@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, connection
@@ -105,11 +106,14 @@ async def test_the_log_does_not_wait_for_pages(host: Host) -> None:
     everybody, enough = threading.Barrier(settings.DATABASE_POOL + 1), threading.Event()
 
     def keep() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        try:
+            connection.ensure_connection()
             everybody.wait(60)
             enough.wait(60)
-        connection.close()
+        finally:
+            connection.close()
+
+    await sync_to_async(connection.close)()  # of the thread that Django's own coroutines share
 
     pages = [threads.submit(keep) for _ in range(settings.DATABASE_POOL)]
     try:

@@ -23,6 +23,7 @@ from chat.tracing import RunTrace
 logger = logging.getLogger(__name__)
 
 END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds; after that the lease lapses and a sweep ends the run
+MOST_TOKENS = 2**53
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # whatever a provider says, one text must not spoil a commit
 
 
@@ -102,7 +103,9 @@ class Runner:
                         self._host.commit.write(self._pen, _UNSTORABLE.sub("\ufffd", text))
                     case Usage(tokens):
                         # Only what the log can hold: a bad number must not keep a run from ending.
-                        self._usage = {name: count for name, count in tokens.items() if type(count) is int}
+                        self._usage = {
+                            name: count for name, count in tokens.items() if type(count) is int and count < MOST_TOKENS
+                        }
                     case Stopped(reason):
                         stop_reason = reason
                     case Notice():

@@ -33,9 +33,15 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         host.provide(start_worker)
+        if settings.METRICS_PORT:  # before the first run is claimed
+            try:
+                start_http_server(settings.METRICS_PORT, settings.METRICS_HOST)  # in a thread of its own
+            except OSError as error:
+                raise CommandError(
+                    f"Could not show metrics on {settings.METRICS_HOST}:{settings.METRICS_PORT} ({error.strerror}). "
+                    "Give each worker of a machine its own METRICS_PORT."
+                ) from None
         await host.running()
-        if settings.METRICS_PORT:
-            start_http_server(settings.METRICS_PORT, settings.METRICS_HOST)  # in a thread of its own
         gc.collect()
         gc.freeze()
         self.stdout.write("Working  (stop with Ctrl-C)")
