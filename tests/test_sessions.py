@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.management import call_command
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
@@ -113,7 +113,7 @@ async def test_the_log_does_not_wait_for_pages(host: Host) -> None:
         finally:
             connection.close()
 
-    await sync_to_async(connection.close)()  # of the thread that Django's own coroutines share
+    await sync_to_async(connections.close_all)()  # of the thread that Django's own coroutines share
 
     pages = [threads.submit(keep) for _ in range(settings.DATABASE_POOL)]
     try:
