@@ -87,12 +87,8 @@ def test_the_image_is_made_as_it_says(tmp_path: Path) -> None:
                 shutil.copy(source, tmp_path)
     found = re.search(r"(?m)^RUN (SECRET_KEY=(?:.|\\\n)*?--verbosity 0)", DOCKERFILE)
     assert found is not None
-    command = (
-        found[1]
-        .replace("\\\n", " ")
-        .replace("/venv/bin/python", sys.executable)
-        .replace("/var/chat", str(tmp_path / "var"))
-    )
+    command = found[1].replace("\\\n", " ").replace("/venv/bin/python", sys.executable)
+    command = command.replace("/var/chat", str(tmp_path / "var"))
     env = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
