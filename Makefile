@@ -74,7 +74,7 @@ check: $(VENV)/.dev ## the quick checks: format, lint, types, settings, migratio
 # pytest comes last, so that its closing line is among the last ones printed.
 ci: packages check seeds ## everything, with the Debian packages it needs and no test skipped
 	$(HERMETIC) CI_STRICT=1 $(PY) -m tests.backends pytest -n $(PYTEST_WORKERS) $(ON_BACKENDS) $(PYTEST_ARGS)
-	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) -m 'not postgresql' $(PYTEST_ARGS)
+	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) -m 'not postgresql and not clock' $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## measure; BENCH_ARGS go to it
 	$(PY) -m bench $(BENCH_ARGS)
@@ -108,7 +108,6 @@ packages:
 	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
 	command -v nginx >/dev/null || missing+=(nginx); \
-	command -v faketime >/dev/null || missing+=(faketime); \
 	$(FIND_PYTHON); \
 	if [ -z "$$python" ]; then missing+=(python3.11 python3.11-venv); \
 	elif ! "$$python" -c 'import ensurepip' 2>/dev/null; then missing+=(python3.11-venv); fi; \

@@ -253,6 +253,7 @@ for ahead in (one.ended_at - two.ended_at, asked.created_at - two.created_at):
 """
 
 
+@pytest.mark.clock
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("by", "hours"), [("+25h", 25), ("-1h", -1)])
 async def test_a_clock_that_jumps_takes_no_lease_from_anybody_and_no_device(
@@ -260,7 +261,7 @@ async def test_a_clock_that_jumps_takes_no_lease_from_anybody_and_no_device(
 ) -> None:
     """A server and a worker whose clocks jump while they work, beside others whose clocks are right."""
     if Clock.library is None:
-        pytest.skip("faketime is not installed: make packages")
+        pytest.skip("faketime is not installed: apt-get install faketime")
     clock = Clock(tmp_path)
     odd, even = await site.web(**clock.environment), await site.web()
     # Each takes one job: whoever executes the one answer, the other worker executes the other.
