@@ -89,3 +89,12 @@ async def begin(server: Server, name: str = "alice") -> tuple[str, str]:
     conversation, session = (await server.python(SETUP.format(name=name))).split()[-2:]
     uuid.UUID(conversation)
     return conversation, session
+
+
+async def joined(server: Server, place: tuple[str, str], devices: list[RemoteDevice]) -> RemoteDevice:
+    """One more device in this place, live; `devices` are disconnected in the end."""
+    device = RemoteDevice(server, *place)
+    devices.append(device)
+    await device.connect()
+    await device.synced()
+    return device

@@ -12,7 +12,7 @@ import pytest
 from chat.agent.scripted import long_text
 from tests.backends import postgresql_folder
 from tests.cluster import backends
-from tests.remote import RemoteDevice, begin
+from tests.remote import RemoteDevice, begin, joined
 from tests.server import Server
 
 pytestmark = pytest.mark.process
@@ -95,9 +95,7 @@ async def test_a_send_whose_commit_was_not_heard_of_is_said_again_and_stored_onc
 ) -> None:
     async with served(tmp_path, shared) as (server, interpreter):
         place = await begin(server)
-        devices.append(laptop := RemoteDevice(server, *place))
-        await laptop.connect()
-        await laptop.synced()
+        laptop = await joined(server, place, devices)
         interpreter.lose(1, at=b"COMMIT", after=b'INSERT INTO "chat_message"')
         name = "6f1c2a1e-0a1b-4c3d-9e8f-1234567890ab"
         first = await laptop.say("message.send", signal_id=name, text="/rate 0 /echo Once.")
@@ -115,16 +113,12 @@ async def test_text_whose_commit_was_not_heard_of_is_written_again_and_read_once
 ) -> None:
     async with served(tmp_path, shared) as (server, interpreter):
         place = await begin(server)
-        devices.append(laptop := RemoteDevice(server, *place))
-        await laptop.connect()
-        await laptop.synced()
+        laptop = await joined(server, place, devices)
         ack = await laptop.ask("/rate 100 /long 300")
         await laptop.writes(ack["run"], 20)
         interpreter.lose(3, at=b"chat_append_text", after=b"chat_append_text")
         assert (await laptop.ended(ack["run"]))["state"] == "completed"
         assert interpreter.lost == 3
         assert laptop.view.text_of(ack["run"]) == long_text(300)
-        devices.append(phone := RemoteDevice(server, *place))
-        await phone.connect()
-        await phone.synced()
+        phone = await joined(server, place, devices)
         assert phone.view.text_of(ack["run"]) == long_text(300)

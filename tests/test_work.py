@@ -23,7 +23,7 @@ from tests.cluster import Clock, Worker, away, backends
 from tests.collector import Collector
 from tests.device import until
 from tests.figures import Figures
-from tests.remote import RemoteDevice, begin
+from tests.remote import RemoteDevice, begin, joined
 from tests.server import Server
 
 pytestmark = pytest.mark.process
@@ -60,14 +60,6 @@ class Site:
 async def site(tmp_path: Path, shared: dict[str, str]) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         yield Site(tmp_path, shared, stack)
-
-
-async def joined(server: Server, place: tuple[str, str], devices: list[RemoteDevice]) -> RemoteDevice:
-    device = RemoteDevice(server, *place)
-    devices.append(device)
-    await device.connect()
-    await device.synced()
-    return device
 
 
 def received(device: RemoteDevice, like: dict[str, Any]) -> bool:

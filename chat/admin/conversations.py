@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from chat import news
-from chat.admin.lists import ReadOnly, listed, short, who
+from chat.admin.lists import ReadOnly, listed, who
 from chat.errors import Refused
 from chat.models import Conversation, Participant, Role, Run
 from chat.models.run import LIVE, State
@@ -53,10 +53,6 @@ class ConversationAdmin(ReadOnly):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("chat.delete_conversation")
-
-    @admin.display(description="id")
-    def short_id(self, conversation: Any) -> str:
-        return short(conversation.pk)
 
     @admin.display
     def owner(self, conversation: Any) -> str:

@@ -42,6 +42,10 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
     class Media:
         css = {"all": ["chat/admin.css"]}
 
+    @admin.display(description="id")
+    def short_id(self, row: Any) -> str:
+        return short(row.pk)
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 

@@ -24,10 +24,6 @@ class MessageAdmin(ReadOnly):
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).defer("parts").annotate(first=Left(KT("parts__0__text"), 60))
 
-    @admin.display(description="id")
-    def short_id(self, message: Message) -> str:
-        return short(message.pk)
-
     @admin.display(description="text")
     def opening(self, message: Any) -> str:
         return message.first or ""

@@ -5,7 +5,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from chat import news
-from chat.admin.lists import ReadOnly, short
+from chat.admin.lists import ReadOnly
 from chat.errors import Refused
 from chat.models import Device, Participant
 
@@ -45,10 +45,6 @@ class DeviceAdmin(ReadOnly):
     search_fields = ["user__username__istartswith", "name__istartswith"]
     search_help_text = "The first digits of an id, or the beginning of a name"
     actions = ["revoke"]
-
-    @admin.display(description="id")
-    def short_id(self, device: Device) -> str:
-        return short(device.pk)
 
     @admin.action(description="Revoke selected devices", permissions=["verbs"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[Device]) -> None:

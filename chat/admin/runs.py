@@ -11,7 +11,7 @@ from django.db.models.functions import Now as DatabaseNow
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
-from chat.admin.lists import COUNTED, ReadOnly, short, who
+from chat.admin.lists import COUNTED, ReadOnly, who
 from chat.errors import Refused
 from chat.models import Event, Run
 from chat.models.run import ENDED, LIVE, STARTED, State, has_lapsed
@@ -92,10 +92,6 @@ class RunAdmin(ReadOnly):
                 last_event=Case(When(state__in=STARTED, then=last), output_field=DateTimeField()),
             )
         )
-
-    @admin.display(description="id")
-    def short_id(self, run: Run) -> str:
-        return short(run.pk)
 
     @admin.display(ordering="state")
     def status(self, run: Any) -> str:

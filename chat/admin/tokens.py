@@ -5,7 +5,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from chat import news
-from chat.admin.lists import ReadOnly, short
+from chat.admin.lists import ReadOnly
 from chat.models import AccessToken
 
 
@@ -19,10 +19,6 @@ class AccessTokenAdmin(ReadOnly):
     ordering = ["-created_at"]
     fields = ["id", "user", "name", "created_at", "last_used_at", "revoked_at"]
     actions = ["revoke"]
-
-    @admin.display(description="id")
-    def short_id(self, token: AccessToken) -> str:
-        return short(token.pk)
 
     @admin.action(description="Revoke selected access tokens", permissions=["verbs"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[AccessToken]) -> None:

@@ -167,9 +167,8 @@ class Engine:
         return started
 
     def _execute(self, run: Run, turn: Turn) -> asyncio.Task[None]:
-        self._stop(
-            run.pk, "started again"
-        )  # an earlier attempt of ours whose lease lapsed: its provider must not go on
+        # An earlier attempt of ours whose lease lapsed: its provider must not go on.
+        self._stop(run.pk, "started again")
         runner = Runner(self._host, run, self._provider(run.provider), turn)
         task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
         self._runners[run.pk] = (runner, task)
