@@ -26,8 +26,9 @@ from chat.models import Kind
 logger = logging.getLogger(__name__)
 
 MAX_BUFFERED = 8_000_000  # code points waiting for the database, over all runs; beyond it the runs fail
-LONGEST_INTERVAL = 0.05  # seconds
+LONGEST_INTERVAL = 0.05  # seconds, unless the setting is longer
 PER_RUN = 0.0002
+SHARE = 0.3  # of its time that the writer may spend committing
 RETRY_SECONDS = (0.05, 0.2, 0.5, *[1.0] * 9)  # a database that is away for longer fails the runs
 
 
@@ -109,7 +110,8 @@ class GroupCommit:
             self._urgent.clear()
             began = loop.time()
             runs = await self._commit_once()
-            rest = _interval(runs) - (loop.time() - began)
+            took = loop.time() - began
+            rest = interval(runs, took) - took
             if rest > 0 and self._dirty:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(rest):
@@ -162,11 +164,13 @@ class GroupCommit:
         return await self._database.append(commit, deltas)
 
 
-def _interval(runs: int) -> float:
-    """Seconds from one commit to the next. Each run's share of one costs about a fifth of a millisecond on its way
-    to the devices, whether it holds one token or five: the more runs, the more tokens it should hold.
+def interval(runs: int, took: float) -> float:
+    """Seconds from one commit, which took so long, to the next. Each run's share of one costs about a fifth of a
+    millisecond on its way to the devices, whether it holds one token or five: the more runs, the more tokens it should
+    hold. And where a commit takes long everything is busy, the devices' processes as well: fewer of them arrive sooner.
     """
-    return float(min(LONGEST_INTERVAL, settings.CHAT_COMMIT_SECONDS + runs * PER_RUN))
+    least = settings.CHAT_COMMIT_SECONDS
+    return float(min(max(LONGEST_INTERVAL, least), max(least + runs * PER_RUN, took / SHARE)))
 
 
 def commit(deltas: list[Delta]) -> set[tuple[UUID, int]]:

@@ -47,6 +47,11 @@ class RedisLayer(RedisPubSubChannelLayer):  # type: ignore[misc]
             layer._shards = [Shard(shard.host, layer) for shard in layer._shards]
         return layer
 
+    async def receive(self, channel: str) -> dict[str, Any]:
+        """As the layer's, which is otherwise looked up by name for every message."""
+        message: dict[str, Any] = await self._get_layer().receive(channel)
+        return message
+
     async def group_send_all(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """(group, message) each. If it raises, any of them may have been sent."""
         layer = self._get_layer()

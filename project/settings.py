@@ -131,7 +131,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = os.environ.get("REDIS_URL", "")
 CHANNEL_LAYERS: dict[str, Any] = {
     "default": (
-        {"BACKEND": "chat.layer.RedisLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+        {"BACKEND": "chat.layer.RedisLayer", "CONFIG": {"hosts": [{"address": REDIS_URL, "protocol": 2}]}}
         if REDIS_URL
         else {"BACKEND": "chat.layer.OneProcessLayer", "CONFIG": {"capacity": 10_000}}
     ),
