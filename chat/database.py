@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections, connection, connections
+from django.db import InternalError, OperationalError, close_old_connections, connection, connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Gone, locked, full, or to be read only: PostgreSQL says the last by InternalError.
+AWAY = (OperationalError, InternalError)
 THREADS = 4  # reads run beside each other; SQLite writes one at a time whatever this is
 
 

@@ -120,7 +120,8 @@ class GroupCommit:
     async def _commit_once(self) -> int:
         pens = list(self._dirty.values())
         self._dirty.clear()
-        deltas = [delta for pen in pens for delta in self._take(pen)]
+        # What a pen wrote behind text that could not be stored is dropped: nobody is to read an answer with a hole.
+        deltas = [delta for pen in pens for delta in self._take(pen) if pen.error is None]
         self._writing = {pen.key for pen in pens}
         began = time.perf_counter()
         try:

@@ -271,6 +271,38 @@ async def test_a_text_that_no_database_takes_fails_its_run_and_the_writer_goes_o
     assert await Event.objects.filter(run_id=sound.pk, kind__in=TEXT_KINDS).aexists()
 
 
+@pytest.mark.sqlite
+async def test_text_behind_what_could_not_be_stored_is_not_stored_either(
+    impatient: None, owner: Participant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is to read an answer with a hole in the middle."""
+    monkeypatch.setattr(group_commit, "RETRY_SECONDS", (0.05,))
+    unlucky, sound = await sync_to_async(lambda: [started(owner) for _ in range(2)])()
+    database = Database()
+    commit = GroupCommit(database)
+    commit.start()
+    pens = []
+    for run in (unlucky, sound):
+        assert run.answer_id is not None
+        pens.append(Pen(run.pk, run.attempt, run.conversation_id, run.answer_id))
+    async with asyncio.timeout(20):
+        with write_lock():
+            commit.write(pens[0], "Lost. ")
+            await until(lambda: not pens[0].pending, "the commit that fails")
+            commit.write(pens[0], "Said meanwhile.")
+            with pytest.raises(DatabaseError):
+                await commit.flush(pens[0])
+        commit.write(pens[1], "fine")
+        await commit.flush(pens[1])
+        await until(lambda: not pens[0].pending, "the next commit")
+        with pytest.raises(DatabaseError):
+            commit.write(pens[0], "more")
+    await commit.close()
+    database.close()
+    texts = [event.payload["text"] async for event in Event.objects.filter(kind__in=TEXT_KINDS)]
+    assert texts == ["fine"]
+
+
 # --- the process ends -------------------------------------------------------------------------------------------
 
 

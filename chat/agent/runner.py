@@ -5,6 +5,7 @@ import logging
 import re
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any, cast
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.db import DatabaseError
 
 from chat import bulletin, metrics
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
+from chat.database import AWAY
 from chat.errors import Refused
 from chat.group_commit import Lost, Pen
 from chat.host import Host
@@ -22,7 +24,8 @@ from chat.tracing import RunTrace
 
 logger = logging.getLogger(__name__)
 
-END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds; after that the lease lapses and a sweep ends the run
+END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds
+AWAY_SECONDS = 3.0  # after those, for as long as the database is away; by another error a sweep ends the run
 MOST_TOKENS = 2**53
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # whatever a provider says, one text must not spoil a commit
 
@@ -140,7 +143,7 @@ class Runner:
             logger.warning("provider failed", extra={**self._facts, "code": code})
 
     async def _end(self, outcome: Outcome, *, handing_over: bool) -> None:
-        for pause in (*END_RETRIES, None):
+        for pause in chain(END_RETRIES, repeat(AWAY_SECONDS)):
             try:
                 if handing_over:
                     await self._host.database.run(self.run.hand_over, self.run.attempt)
@@ -152,8 +155,9 @@ class Runner:
                 return  # the conversation was deleted, and the run with it
             except DatabaseError as error:
                 logger.warning("could not end the run: %s", reason(error), extra=self._facts)
-                if pause is not None:
-                    await asyncio.sleep(pause)
+                if pause == AWAY_SECONDS and not isinstance(error, AWAY):
+                    return
+                await asyncio.sleep(pause)
             else:
                 return
 

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
-from django.db import DatabaseError, InternalError, OperationalError
+from django.db import DatabaseError
 from django.utils import timezone
 
 from chat.allowance import Remembered
+from chat.database import AWAY
 from chat.errors import Code, Refused
 from chat.models import AccessToken, Device, Participant
 from chat.transport.access import NO_TOKEN, Access, Credential, user_of
 
-AWAY = (OperationalError, InternalError)  # gone, locked, or to be read only: PostgreSQL says the last by InternalError
 REMEMBERED = 10_000  # sessions, about 8 MB
 
 

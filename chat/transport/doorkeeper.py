@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from chat.database import Database
+from chat.database import AWAY, Database
 from chat.models import Device, Participant
 from chat.transport.access import NO_TOKEN, Access, Credential
-from chat.transport.admission import AWAY, Credentials, Wish, enter_all
+from chat.transport.admission import Credentials, Wish, enter_all
 from chat.transport.close import Close
 from chat.transport.connection import Connection
 
