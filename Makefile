@@ -50,7 +50,7 @@ run: $(VENV)/.runtime ## install what is locked, migrate, seed the demo, serve o
 	@$(MANAGE) seed_demo
 	@exec $(MANAGE) serve --host "$(HOST)" --port "$(PORT)"
 
-run-cluster: CHROMIUM := no
+run-cluster: FOR_TESTS := no
 run-cluster: packages $(VENV)/.runtime ## the same as two web servers and two workers on PostgreSQL and Redis, behind nginx
 	@HOST="$(HOST)" PORT="$(PORT)" exec $(PY) -m bench.cluster
 
@@ -74,7 +74,7 @@ check: $(VENV)/.dev ## the quick checks: format, lint, types, settings, migratio
 # pytest comes last, so that its closing line is among the last ones printed.
 ci: packages check seeds ## everything, with the Debian packages it needs and no test skipped
 	$(HERMETIC) CI_STRICT=1 $(PY) -m tests.backends pytest -n $(PYTEST_WORKERS) $(ON_BACKENDS) $(PYTEST_ARGS)
-	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) -m 'not postgresql and not clock' $(PYTEST_ARGS)
+	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) -m 'not postgresql' $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## measure; BENCH_ARGS go to it
 	$(PY) -m bench $(BENCH_ARGS)
@@ -104,7 +104,8 @@ seeds: $(VENV)/.runtime
 
 packages:
 	@missing=(); \
-	[ "$(CHROMIUM)" = no ] || command -v chromium >/dev/null || missing+=(chromium); \
+	[ "$(FOR_TESTS)" = no ] || command -v chromium >/dev/null || missing+=(chromium); \
+	[ "$(FOR_TESTS)" = no ] || command -v faketime >/dev/null || missing+=(faketime); \
 	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
 	command -v nginx >/dev/null || missing+=(nginx); \

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -114,6 +114,13 @@ class Device:
         connected, _ = await socket.connect(timeout=DEADLINE)
         assert connected
         return socket
+
+    @property
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Whatever came, each by itself. Any may come in a batch: news of two processes that come in the other order
+        are read from the log.
+        """
+        return (event for frame in self.frames for event in (frame["events"] if frame["type"] == "batch" else [frame]))
 
     async def until(self, condition: Callable[[], Any], what: str) -> Any:
         """`until`, which also ends as soon as a frame made no sense to us."""

@@ -63,8 +63,8 @@ async def site(tmp_path: Path, shared: dict[str, str]) -> AsyncIterator[Site]:
 
 
 def received(device: RemoteDevice, like: dict[str, Any]) -> bool:
-    """Has it had a frame that says all of this?"""
-    return any(like.items() <= frame.items() for frame in device.frames)
+    """Has it had an event that says all of this?"""
+    return any(like.items() <= event.items() for event in device.events)
 
 
 def is_closed(device: RemoteDevice) -> bool:
@@ -253,7 +253,7 @@ async def test_a_clock_that_jumps_takes_no_lease_from_anybody_and_no_device(
 ) -> None:
     """A server and a worker whose clocks jump while they work, beside others whose clocks are right."""
     if Clock.library is None:
-        pytest.skip("faketime is not installed: apt-get install faketime")
+        pytest.skip("faketime is not installed: make packages")
     clock = Clock(tmp_path)
     odd, even = await site.web(**clock.environment), await site.web()
     # Each takes one job: whoever executes the one answer, the other worker executes the other.
@@ -272,8 +272,8 @@ async def test_a_clock_that_jumps_takes_no_lease_from_anybody_and_no_device(
         await until(partial(received, device, {"type": "run.ended", "run": ack["run"]}), "the end", deadline=40)
         assert device.view.state_of(ack["run"]) == "completed"
         assert device.view.text_of(ack["run"]) == long_text(900)
-        started = [frame for frame in device.frames if frame["type"] == "run.started" and frame["run"] == ack["run"]]
-        assert [frame["attempt"] for frame in started] == [1]
+        started = [event for event in device.events if event["type"] == "run.started" and event["run"] == ack["run"]]
+        assert [event["attempt"] for event in started] == [1]
     for device in (laptop, phone):
         assert (await device.ended(after["run"]))["state"] == "completed"
     for device in (laptop, phone, tablet):
