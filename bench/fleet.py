@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -26,6 +26,21 @@ class Backing:
     def __init__(self, pid: int, command: list[str], log: Path) -> None:
         self.pid, self._command, self._log = pid, command, log
         self._again: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def postgresql(cls, folder: Path) -> Self:
+        """The one that `tests.backends` started there."""
+        pid = int((folder / "postgresql" / "postmaster.pid").read_text().split()[0])
+        command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+        return cls(pid, [*as_nobody(), *command], folder / "postgresql.log")
+
+    @classmethod
+    def redis(cls, folder: Path, url: str, *options: str) -> Self:
+        """The one that `tests.backends` started there; `options` when it is started again."""
+        with Redis.from_url(url) as client:  # it calls itself something else than it was started as
+            pid = client.info()["process_id"]
+        command = ["redis-server", "--port", str(urlsplit(url).port), "--bind", "127.0.0.1", "--save", ""]
+        return cls(pid, [*command, "--dir", str(folder), *options], folder / "redis.log")
 
     def signal(self, number: signal.Signals) -> None:
         """To the process and, if it is to stand still or to go on, to its children."""
@@ -80,13 +95,8 @@ class Fleet:
         with self.site, postgresql(folder) as self.database, redis(folder) as self.layer:
             self.site.env |= {"DATABASE_URL": self.database, "REDIS_URL": self.layer}
             made = self.site.prepare(conversations=conversations)
-            pid = int((folder / "postgresql" / "postmaster.pid").read_text().split()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")  # noqa: ASYNC240 - no disk
-            self.postgresql = Backing(pid, [*as_nobody(), *command], folder / "postgresql.log")
-            with Redis.from_url(self.layer) as client:  # it calls itself something else than it was started as
-                pid = client.info()["process_id"]
-            command = ["redis-server", "--port", str(urlsplit(self.layer).port), "--bind", "127.0.0.1", "--save", ""]
-            self.redis = Backing(pid, [*command, "--dir", str(folder)], folder / "redis.log")
+            self.postgresql = Backing.postgresql(folder)
+            self.redis = Backing.redis(folder, self.layer)
             try:
                 for _ in range(2):
                     self.start_web()
@@ -114,22 +124,36 @@ class Fleet:
             return connection.execute(statement, values).fetchall()
 
     def database_answers(self) -> bool:
-        try:
-            self.rows("SELECT 1")
-        except psycopg.Error:
-            return False
-        return True
+        return database_answers(self.database)
 
     def flush_redis(self) -> None:
         """It forgets all, and drops everybody."""
-        with Redis.from_url(self.layer) as client:
-            client.flushall()
-            client.client_kill_filter(_type="pubsub")
-            client.client_kill_filter(_type="normal", skipme=True)
+        flush_redis(self.layer)
 
     def redis_answers(self) -> bool:
-        try:
-            with Redis.from_url(self.layer, socket_timeout=1) as client:
-                return bool(client.ping())
-        except RedisError:
-            return False
+        return redis_answers(self.layer)
+
+
+def database_answers(url: str) -> bool:
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def redis_answers(url: str) -> bool:
+    try:
+        with Redis.from_url(url, socket_timeout=1) as client:
+            return bool(client.ping())
+    except RedisError:
+        return False
+
+
+def flush_redis(url: str) -> None:
+    """It forgets all, and drops everybody."""
+    with Redis.from_url(url) as client:
+        client.flushall()
+        client.client_kill_filter(_type="pubsub")
+        client.client_kill_filter(_type="normal", skipme=True)
