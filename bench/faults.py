@@ -5,8 +5,9 @@ balancer, and everybody keeps asking. n: how often each fault was made. At the e
 compared with every other and with the database, and each text with what the provider says. Targets: 0 lost, repeated,
 reordered or altered, 0 sends unanswered after they were said again, and
 web-kill: in sync elsewhere ≤ 3 s, no run touched. web-term: `bye`, exit ≤ 15 s. worker-kill: its runs elsewhere or
-ended ≤ 15 s. worker-freeze: nothing of the old attempt after its end. redis-*: no send refused, devices behind the log
-by ≤ 2 s (1 s is the position timer). postgresql-*: runs go on ≤ 2 s after it is back.
+ended ≤ 15 s. worker-term: it has left and its runs are elsewhere or ended ≤ 15 s. worker-freeze: nothing of the old
+attempt after its end. redis-*: no send refused, devices behind the log by ≤ 2 s (1 s is the position timer).
+postgresql-*: runs go on ≤ 2 s after it is back.
 """
 
 import argparse
@@ -32,10 +33,15 @@ from chat.agent.scripted import long_text
 
 NAME = "faults"
 PHASES = (
-    *("web-kill", "web-term", "worker-kill", "worker-freeze", "redis-kill", "redis-flush", "redis-freeze"),
-    *("postgresql-restart", "postgresql-kill", "postgresql-freeze"),
+    *("web-kill", "web-term", "worker-kill", "worker-term", "worker-freeze"),
+    *("redis-kill", "redis-flush", "redis-freeze", "postgresql-restart", "postgresql-kill", "postgresql-freeze"),
 )
-TIMES = {"web-kill": 20, "web-term": 10, "worker-kill": 20}  # 3 of the others, 1 of what takes 20 s or more
+TIMES = {
+    "web-kill": 20,
+    "web-term": 10,
+    "worker-kill": 20,
+    "worker-term": 10,
+}  # 3 of the others, 1 of what takes 20 s or more
 ONCE = {"redis-freeze": 30.0, "postgresql-freeze": 20.0}
 LIMIT = {"web": 3.0, "worker": 15.0, "redis": 2.0, "postgresql": 2.0}
 HELD = "SELECT id FROM chat_run WHERE worker LIKE %s AND state = 'running'"
@@ -176,13 +182,20 @@ class Phase:
         worker = self.fleet.workers.pop(0)
         mine = f"%:{worker.popen.pid}:%"
         began = time.monotonic()
-        worker.popen.send_signal(signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
-        await asyncio.to_thread(self.fleet.start_worker)
-        held = await self._rows(HELD, mine)
+        how = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "freeze": signal.SIGSTOP}[self.how]
+        worker.popen.send_signal(how)
+        held = await self._rows(HELD, mine)  # before the start of another, which takes seconds
         self.found.remarks["runs it held"] += len(held)
+        if self.how == "term":
+            await until(lambda: worker.popen.poll() is not None, "the end of a worker", 30)
+            self.found.remarks["exit codes other than 0"] += worker.popen.returncode != 0
+        else:
+            await asyncio.to_thread(self.fleet.start_worker)
         while await self._rows(HELD, mine):  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(0.05)
         took = time.monotonic() - began
+        if self.how == "term":
+            await asyncio.to_thread(self.fleet.start_worker)
         if self.how == "freeze":
             worker.popen.send_signal(signal.SIGCONT)
             await asyncio.sleep(3)
