@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bench.client import Clock, Device, chat_device, close_all, connect_all
 from bench.latency import STARTS, start_all
-from bench.process import Meter, Site
+from bench.process import Meter, Process, Site
 from bench.table import Row, median, milliseconds, percentile, times
 
 NAME = "runs"
@@ -45,15 +45,17 @@ class Step:
     server_cpu: float
     cost: float  # seconds of processor time per token
 
-    @property
-    def kept_up(self) -> bool:
-        return self.complete and median(self.delays) <= LATEST
+    def kept_up(self, latest: float = LATEST) -> bool:
+        return self.complete and median(self.delays) <= latest
+
+    def __str__(self) -> str:
+        figures = f"median {milliseconds(median(self.delays))}, p99 {milliseconds(percentile(self.delays, 0.99))}"
+        return f"{figures}, server {self.server_cpu:.0%}"
 
 
 async def run_step(kind: str, runs: int, devices: int, options: argparse.Namespace) -> Step:
     """A fresh process, `runs` runs. `kind`: bench, claude or plain. One device of each conversation is timed."""
-    # Enough for all to be live in the measured seconds, however slowly they begin; the end ends them.
-    tokens = int(options.rate * (2 * runs / STARTS + options.seconds + 10))
+    tokens = tokens_of(runs, options)
     with Site(**({"CHAT_PROVIDER": "claude", "ANTHROPIC_API_KEY": "bench"} if kind == "claude" else {})) as site:
         if kind == "claude":
             upstream = site.start("-m", "bench.upstream", "--rate", str(options.rate), "--tokens", str(tokens))
@@ -71,22 +73,40 @@ async def run_step(kind: str, runs: int, devices: int, options: argparse.Namespa
                 [chat_device(server.port, made["session"], one) for _ in range(devices)]
                 for one in made["conversations"]
             ]
-        for group in groups:
-            group[-1].listen = clock
-        everybody = [device for group in groups for device in group]
-        await connect_all(everybody)
-        await start_all([group[0] for group in groups], tokens, options.rate, plain=kind == "plain")
-        await asyncio.sleep(1.0)
-        since, meter = time.monotonic_ns(), Meter(server)
-        await asyncio.sleep(options.seconds)
-        until, (passed, busy, _) = time.monotonic_ns(), meter.read()
-        await asyncio.sleep(GRACE_SECONDS)
-        arrived = [delay for made, delay in clock.delays if since <= made + delay < until]
-        await close_all(everybody)
-        delays = clock.seconds(since, until)
-        due = runs * options.rate * passed
-        complete = not clock.holes and len(delays) >= 0.97 * due
-        return Step(runs, delays, complete, busy, passed * busy / max(1, len(arrived)))
+        return await watched(groups, clock, server, tokens, options, plain=kind == "plain")
+
+
+async def watched(
+    groups: list[list[Device]],
+    clock: Clock,
+    server: Process,
+    tokens: int,
+    options: argparse.Namespace,
+    *,
+    plain: bool = False,
+) -> Step:
+    """Begin a run for every group of devices, and measure when all are live."""
+    for group in groups:
+        group[-1].listen = clock
+    everybody = [device for group in groups for device in group]
+    await connect_all(everybody)
+    await start_all([group[0] for group in groups], tokens, options.rate, plain=plain)
+    await asyncio.sleep(1.0)
+    since, meter = time.monotonic_ns(), Meter(server)
+    await asyncio.sleep(options.seconds)
+    until, (passed, busy, _) = time.monotonic_ns(), meter.read()
+    await asyncio.sleep(GRACE_SECONDS)
+    arrived = [delay for made, delay in clock.delays if since <= made + delay < until]
+    await close_all(everybody)
+    delays = clock.seconds(since, until)
+    due = len(groups) * options.rate * passed
+    complete = not clock.holes and len(delays) >= 0.97 * due
+    return Step(len(groups), delays, complete, busy, passed * busy / max(1, len(arrived)))
+
+
+def tokens_of(runs: int, options: argparse.Namespace) -> int:
+    """Enough for all to be live in the measured seconds, however slowly they begin; the end ends them."""
+    return int(options.rate * (2 * runs / STARTS + options.seconds + 10))
 
 
 async def climb(kind: str, devices: int, options: argparse.Namespace) -> Step:
@@ -96,13 +116,11 @@ async def climb(kind: str, devices: int, options: argparse.Namespace) -> Step:
         step = await run_step(kind, runs, devices, options)
         if options.verbose:
             print(
-                f"{kind} {runs} × {devices}: median {milliseconds(median(step.delays))}, "
-                f"p99 {milliseconds(percentile(step.delays, 0.99))}, complete {step.complete}, "
-                f"server {step.server_cpu:.0%}, {step.cost * 1e6:.0f} µs per token",
+                f"{kind} {runs} × {devices}: {step}, complete {step.complete}, {step.cost * 1e6:.0f} µs per token",
                 file=sys.stderr,
                 flush=True,
             )
-        if not step.kept_up:
+        if not step.kept_up():
             break
         best = step
     return best
@@ -125,8 +143,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
                     f"plain app {baseline.runs}",
                     times(best.runs, baseline.runs),
                     f"{len(best.delays):,} tokens",
-                    f"median {milliseconds(median(best.delays))}, p99 {milliseconds(percentile(best.delays, 0.99))}, "
-                    f"server {best.server_cpu:.0%} (plain {baseline.server_cpu:.0%})",
+                    f"{best} (plain {baseline.server_cpu:.0%})",
                 )
             )
     without = await run_step("bench", options.sdk_runs, 1, options)
