@@ -9,7 +9,9 @@ import hypothesis
 import pytest
 from asgiref.sync import SyncToAsync
 from django.contrib.auth.models import User
+from django.core.management.color import no_style
 from django.db import connection, connections
+from django.test import TransactionTestCase
 from pytest_django import Settings
 
 from chat import host as hosts
@@ -52,6 +54,28 @@ def no_connection_left(django_db_setup: None) -> Iterator[None]:
     """`sync_to_async` has a thread of its own, whose connection would keep the test database from being dropped."""
     yield
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_to_empty(django_db_setup: None) -> Iterator[None]:
+    """What migrations left stays from test to test: to make every permission anew takes longer than most tests do."""
+    left = {"django_content_type", "auth_permission"}
+
+    def empty(_: TransactionTestCase) -> None:
+        tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        flush = connection.ops.sql_flush(no_style(), [table for table in tables if table not in left])
+        connection.ops.execute_sql_flush(flush)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", empty)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_new_garbage(django_db_setup: None) -> None:
+    """All that is loaded now stays: `gc.collect` after each test need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
