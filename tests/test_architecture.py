@@ -12,7 +12,7 @@ TREES = {path: ast.parse(path.read_text()) for path in [*CHAT, *sorted((ROOT / "
 
 # Lowest first; a module may import what is on its own layer or below. A name stands for a module or a package.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "client", "prices", "metrics", "logs", "tracing", "exporting"),
+    ("errors", "approval", "client", "prices", "metrics", "logs", "tracing", "exporting"),
     ("models", "log", "compaction", "turns", "bulletin"),
     ("database", "ending", "batches", "layer", "news", "roster", "allowance"),
     ("wire", "transcript", "markup", "templatetags", "fragments", "reading"),
