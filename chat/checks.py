@@ -20,6 +20,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from chat import prices
+from chat.agent.tool import NotATool, tool_of
+from chat.agent.toolbox import functions_at
 from chat.layer import is_in_memory
 
 SHORTEST_LEASE = 3.0  # seconds; leases are renewed every second, and one late renewal must not cost a run
@@ -131,6 +133,31 @@ def who_answers(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage
 def _key_of_the_sdk() -> str | None:
     """What the `anthropic` package finds by itself if it is given nothing."""
     return os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
+
+
+@register()
+def what_the_model_can_do(app_configs: AppConfigs, **kwargs: Any) -> Iterable[CheckMessage]:
+    """The tools."""
+    known: dict[str, str] = {}
+    for path in settings.CHAT_TOOLS:
+        try:
+            functions = functions_at(path)
+        except ImportError as error:
+            functions = []
+            hint = "Each entry is the dotted path of an async function, or of a module that has some."
+            yield Error(f"CHAT_TOOLS has {path!r}, where no tool is: {error}", hint=hint, id="chat.E019")
+        for function in functions:
+            try:
+                name = tool_of(function).name
+            except NotATool as error:
+                hint = "chat/agent/tool.py says how a tool is written. What else its module has begins with _."
+                yield Error(f"CHAT_TOOLS has {path!r}, which is not a tool: {error}", hint=hint, id="chat.E020")
+                continue
+            if name in known:
+                hint = "Rename one of them, or take it out: the model knows a tool by its name."
+                where = f"in {known[name]!r} and in {path!r}"
+                yield Error(f"CHAT_TOOLS has two tools called {name}: {where}.", hint=hint, id="chat.E021")
+            known[name] = path
 
 
 @register()

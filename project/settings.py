@@ -237,6 +237,11 @@ CHAT_CLAUDE_IDLE_SECONDS = float(
 )  # no content for so long: interrupted
 CHAT_CLAUDE_RETRIES = int(os.environ.get("CHAT_CLAUDE_RETRIES", "4"))  # of a call that produced nothing yet
 CHAT_SYSTEM_PROMPT = os.environ.get("CHAT_SYSTEM_PROMPT", "You are a helpful assistant. Answer in Markdown.")
+CHAT_TOOLS = _list(  # what the model can do: dotted paths of async functions, or of modules of them
+    "CHAT_TOOLS",
+    "chat.agent.tools.clock,chat.agent.tools.calculator,chat.agent.tools.search,"
+    "chat.agent.tools.rename,chat.agent.tools.share",
+)
 CHAT_LEASE_SECONDS = float(os.environ.get("CHAT_LEASE_SECONDS", "10"))
 CHAT_SWEEP_SECONDS = float(os.environ.get("CHAT_SWEEP_SECONDS", "2"))
 CHAT_MAX_ATTEMPTS = int(os.environ.get("CHAT_MAX_ATTEMPTS", "3"))
