@@ -1,7 +1,8 @@
 """A stand-in for the Messages API: real HTTP/1.1 on a real socket, the real event names, faults on demand.
 
-It refuses what the real one refuses, remembers every request, and writes down each write and each closed
-connection with its monotonic time. It never imports anything of the project. For benches it runs by itself:
+It refuses what the real one refuses (`messages_rules.py`), answers as told (`messages_script.py`), remembers every
+request, and writes down each write and each closed connection with its monotonic time. It never imports anything of
+the project. For benches it runs by itself:
 `python -m tests.messages_server --port 0 --rate 80 --tokens 400` prints its URL as the first line.
 """
 
@@ -10,18 +11,20 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
-TOKEN = re.compile(r"\s*\S{1,16}|\s+")
+from tests.messages_rules import violations
+from tests.messages_script import Fault, Pace, Script, broken, event
+
+__all__ = ["Exchange", "Fault", "MessagesServer", "Request", "Script"]
+
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -33,44 +36,6 @@ ERROR_TYPES = {
     429: "rate_limit_error",
     529: "overloaded_error",
 }
-
-
-class Fault(StrEnum):
-    """What goes wrong once `Script.after` tokens were sent. `DISCONNECT` comes before the headers."""
-
-    DISCONNECT = "disconnect"
-    ERROR_EVENT = "error_event"  # an `error` event of `Script.error` inside the 200
-    TRUNCATE = "truncate"  # the body ends properly, but without message_stop
-    CUT = "cut"  # FIN in the middle of the chunked body
-    RESET = "reset"  # RST
-    MALFORMED = "malformed"  # an event whose data is not JSON
-    SILENCE = "silence"  # nothing more, the connection stays open
-    PINGS = "pings"  # nothing but pings, for ever
-    NOISE = "noise"  # nothing but events nobody knows, for ever
-
-
-@dataclass
-class Script:
-    """How one request is answered. The default is a short good answer, at once."""
-
-    text: str = "Hello from the test server."
-    tokens: list[str] | None = None  # the deltas as they are, instead of those made from `text`
-    rate: float = 0  # tokens per second; 0: as fast as possible
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    stop_reason: str = "end_turn"
-    error: str = "overloaded_error"  # type in the error event, or in the body of a status that has no type of its own
-    fault: Fault | None = None
-    after: int = 0
-    extra: list[tuple[str, Any]] = field(default_factory=list)  # events nobody knows, sent before each delta
-    headers_after: float = 0  # seconds until the first byte of all
-    text_after: float = 0  # seconds between message_start and the first delta
-    linger: float = 0  # seconds between message_stop and the end of the body
-    dribble: bool = False  # the body in slices of one to seven bytes
-    usage: dict[str, Any] = field(default_factory=dict)  # added to that of message_start
-
-    def deltas(self) -> list[str]:
-        return self.tokens if self.tokens is not None else TOKEN.findall(self.text)
 
 
 @dataclass
@@ -178,8 +143,8 @@ class MessagesServer:
         if status != 200:
             return await connection.send_error(status, script.headers, kind, message)
         await connection.send_headers(script.headers)
-        async for event in self._events(script, exchange):
-            for piece in self._slices(event) if script.dribble else (event,):
+        async for one in self._events(script, exchange):
+            for piece in self._slices(one) if script.dribble else (one,):
                 await connection.send_chunk(piece)
         match script.fault:
             case Fault.RESET:
@@ -193,27 +158,40 @@ class MessagesServer:
                 exchange.finished = True
         return None
 
-    async def _events(self, script: Script, exchange: Exchange) -> AsyncIterator[bytes]:
+    async def _events(self, script: Script, exchange: Exchange) -> AsyncGenerator[bytes, None]:
         usage = {**self._prompt_usage(exchange.request.body), "output_tokens": 1, **script.usage}
-        yield _event("message_start", message=_message(exchange.request.body["model"], usage))
-        yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        yield _event("ping")
-        await asyncio.sleep(script.text_after)
-        deltas = script.deltas()
-        async for delta in paced(deltas if script.fault is None else deltas[: script.after], script.rate):
-            for name, data in script.extra:
-                yield _event(name, **data)
-            exchange.tokens_sent += 1
-            yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": delta})
+        yield event("message_start", message=_message(exchange.request.body["model"], usage))
+        pace = Pace(script.rate)
+        async with contextlib.aclosing(self._contents(script, exchange, pace)) as contents:
+            async for one in contents:
+                yield one
         if script.fault is not None:
-            async for event in _broken(script):
-                yield event
+            async for one in broken(script):
+                yield one
             return
-        yield _event("content_block_stop", index=0)
         ending = {"stop_reason": script.stop_reason, "stop_sequence": None}
-        yield _event("message_delta", delta=ending, usage={"output_tokens": max(1, exchange.tokens_sent)})
-        yield _event("message_stop")
+        yield event("message_delta", delta=ending, usage={"output_tokens": max(1, exchange.tokens_sent)})
+        yield event("message_stop")
         await asyncio.sleep(script.linger)
+
+    async def _contents(self, script: Script, exchange: Exchange, pace: Pace) -> AsyncGenerator[bytes, None]:
+        """The blocks, up to where the fault is: it leaves its block open."""
+        for index, block in enumerate(script.content()):
+            yield event("content_block_start", index=index, content_block=block.start())
+            if index == 0:
+                yield event("ping")
+                await asyncio.sleep(script.text_after)
+            for delta in block.deltas():
+                if script.fault is not None and exchange.tokens_sent >= script.after:
+                    return
+                await pace.due()
+                for name, data in script.extra:
+                    yield event(name, **data)
+                exchange.tokens_sent += 1
+                yield event("content_block_delta", index=index, delta=delta)
+            if script.fault is not None and exchange.tokens_sent >= script.after:
+                return
+            yield event("content_block_stop", index=index)
 
     def _slices(self, data: bytes) -> Iterator[bytes]:
         while data:
@@ -307,34 +285,6 @@ class _Connection:
         self._writer.transport.abort()
 
 
-async def paced(tokens: list[str], rate: float) -> AsyncIterator[str]:
-    """By an absolute schedule, so that a late token does not make all the following ones late."""
-    start = time.monotonic()
-    for number, token in enumerate(tokens):
-        due = start + number / rate if rate else 0.0
-        if (wait := due - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        elif number % 20 == 0:
-            await asyncio.sleep(0)
-        yield token
-
-
-async def _broken(script: Script) -> AsyncIterator[bytes]:
-    match script.fault:
-        case Fault.ERROR_EVENT:
-            yield _event("error", error={"type": script.error, "message": "as the script says"})
-        case Fault.MALFORMED:
-            yield b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "del\n\n'
-        case Fault.PINGS | Fault.NOISE:
-            while True:
-                yield _event("ping" if script.fault is Fault.PINGS else "event_of_tomorrow")
-                await asyncio.sleep(0.02)
-
-
-def _event(name: str, **data: object) -> bytes:
-    return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
-
-
 def _message(model: str, usage: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": "msg_test",
@@ -386,57 +336,10 @@ def refusal(request: Request) -> tuple[int, str, str] | None:
         return 401, "authentication_error", "x-api-key header is required"
     if "anthropic-version" not in request.headers:
         return 400, "invalid_request_error", "anthropic-version: header is required"
-    if problem := invalid(request.body):
-        return 400, "invalid_request_error", problem
-    return None
-
-
-def invalid(body: object) -> str | None:
-    """What is wrong with the body of a streaming request; None if nothing is.
-
-    Stricter than the real service in one rule: roles must alternate (it merges neighbours of one role).
-    """
-    if not isinstance(body, dict):
-        return "the body is not a JSON object"
-    if not (isinstance(body.get("model"), str) and body["model"]):
-        return "model: field required"
-    if not (isinstance(body.get("max_tokens"), int) and body["max_tokens"] > 0):
-        return "max_tokens: must be greater than 0"
-    if body.get("stream") is not True:
-        return "stream: this server only streams"
-    messages = body.get("messages")
-    if not (isinstance(messages, list) and messages):
-        return "messages: at least one message is required"
-    if [message.get("role") for message in messages] != [("user", "assistant")[n % 2] for n in range(len(messages))]:
-        return "messages: roles must alternate, beginning with user"
-    if messages[-1]["role"] != "user":
-        return "messages: the conversation must end with a user message"
-    return _invalid_blocks(body) or _invalid_tools(messages)
-
-
-def _invalid_blocks(body: dict[str, Any]) -> str | None:
-    if body.get("system") == "" or any(message.get("content") in ("", [], None) for message in body["messages"]):
-        return "messages: all messages must have non-empty content"
-    blocks = [block for _, block in _blocks(body)]
-    if any(block.get("type") == "text" and not str(block.get("text", "")).strip() for block in blocks):
-        return "messages: text content blocks must be non-empty"
-    marks = sum("cache_control" in block for block in [*blocks, *body.get("tools", [])])
-    return f"a maximum of 4 blocks with cache_control may be provided, found {marks}" if marks > 4 else None
-
-
-def _invalid_tools(messages: list[dict[str, Any]]) -> str | None:
-    """Each tool_use is answered by a tool_result that begins the next message; nothing else is."""
-    asked: list[Any] = []
-    for number, message in enumerate(messages):
-        content = [] if isinstance(message["content"], str) else message["content"]
-        answers = [block for block in content if block["type"] == "tool_result"]
-        if answers != content[: len(answers)]:
-            return f"messages.{number}: tool_result blocks must come first"
-        if sorted(block.get("tool_use_id", "") for block in answers) != sorted(asked):
-            return f"messages.{number}: tool_use ids and tool_result blocks do not match: {asked}"
-        asked = [block.get("id", "") for block in content if block["type"] == "tool_use"]
-        if asked and message["role"] != "assistant":
-            return f"messages.{number}: tool_use can only be in assistant messages"
+    if problems := violations(request.body):
+        return 400, "invalid_request_error", problems[0]
+    if request.body.get("stream") is not True:
+        return 400, "invalid_request_error", "stream: this server only streams"
     return None
 
 

@@ -27,7 +27,7 @@ from chat.agent.provider import (
     Turn,
     Usage,
 )
-from tests.messages_server import Exchange, Fault, MessagesServer, Script, invalid
+from tests.messages_server import Exchange, Fault, MessagesServer, Script
 
 KEY = "sk-ant-secret-of-the-tests"
 LONG = " ".join(f"word{n}" for n in range(1, 401))
@@ -620,51 +620,3 @@ async def test_closing_twice_and_before_use_is_harmless(settings: LazySettings) 
         await replied(claude)
         await claude.aclose()
         await claude.aclose()
-
-
-# --- the test server itself ------------------------------------------------------------------------
-
-
-def body(*messages: tuple[str, Any], **more: Any) -> dict[str, Any]:
-    entries = [{"role": role, "content": content} for role, content in messages]
-    return {"model": "m", "max_tokens": 1, "stream": True, "messages": entries, **more}
-
-
-USE = {"type": "tool_use", "id": "t1", "name": "clock", "input": {}}
-RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "noon"}
-MARK = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
-
-
-@pytest.mark.parametrize(
-    "request_body",
-    [
-        body(("user", "hi")),
-        body(("user", "hi"), ("assistant", [USE]), ("user", [RESULT, {"type": "text", "text": "and"}])),
-        body(("user", [MARK] * 4)),
-    ],
-)
-def test_the_test_server_takes_what_is_valid(request_body: dict[str, Any]) -> None:
-    assert invalid(request_body) is None
-
-
-@pytest.mark.parametrize(
-    ("request_body", "problem"),
-    [
-        (body(("assistant", "hi")), "begin"),
-        (body(), "at least one"),
-        (body(("user", "a"), ("user", "b")), "alternate"),
-        (body(("user", "a"), ("assistant", "b")), "end with a user"),
-        (body(("user", "")), "non-empty"),
-        (body(("user", [{"type": "text", "text": " "}])), "non-empty"),
-        (body(("user", "a"), ("assistant", [USE]), ("user", "b")), "tool_use"),
-        (body(("user", "a"), ("assistant", "b"), ("user", [RESULT])), "tool_use"),
-        (body(("user", "a"), ("assistant", [USE]), ("user", [MARK, RESULT])), "first"),
-        (body(("user", [MARK] * 5)), "maximum of 4"),
-        (body(("user", "a"), system=[MARK], tools=[MARK] * 4), "maximum of 4"),
-        (body(("user", "a"), max_tokens=0), "max_tokens"),
-        (body(("user", "a"), model=""), "model"),
-        (None, "not a JSON object"),
-    ],
-)
-def test_the_test_server_refuses_what_is_not(request_body: dict[str, Any] | None, problem: str) -> None:
-    assert problem in (invalid(request_body) or "")
