@@ -1,8 +1,10 @@
-"""The prompt is valid, complete and stable, whatever happened before."""
+"""The prompt is valid, complete and stable, whatever happened before. Of tools: test_prompt_tools.py."""
 
 import itertools
 import json
 import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,12 +15,19 @@ from chat import group_commit
 from chat.agent.prompt import MARKS, Said, build_prompt, prompt_of
 from chat.agent.provider import PromptMessage
 from chat.batches import Delta
-from chat.models import Conversation, Participant, Run
+from chat.models import Conversation, Message, Participant, Run
+from chat.models.message import text_in, text_parts
 from chat.models.run import ENDED, State
+from tests.histories import call, problems, result, text, thought
 
 ANSWERS = st.text(max_size=8) | st.sampled_from(["", " ", "\n\n", "words", "ends with space \n", " begins"])
 ASKED = st.text(max_size=8).filter(str.strip) | st.sampled_from(["x", " padded ", "two\nlines"])
-SAID = st.builds(Said, ASKED, ANSWERS, st.sampled_from([None, *(state.value for state in ENDED)]))
+SAID = st.builds(
+    lambda asked, answer, ended: Said(text_parts(asked), text_parts(answer), ended),
+    ASKED,
+    ANSWERS,
+    st.sampled_from([None, *(state.value for state in ENDED)]),
+)
 HISTORY = st.lists(SAID, max_size=8)
 
 
@@ -27,9 +36,13 @@ def flat(messages: list[PromptMessage]) -> list[tuple[str, str]]:
     return [(message["role"], block["text"]) for message in messages for block in message["content"]]
 
 
+def words(parts: Sequence[Mapping[str, Any]]) -> str:
+    return text_in([dict(part) for part in parts])
+
+
 @given(HISTORY, ASKED)
 def test_the_prompt_obeys_the_rules_of_the_messages_api(history: list[Said], asked: str) -> None:
-    messages = build_prompt(history, asked)
+    messages = build_prompt(history, text_parts(asked))
     roles = [message["role"] for message in messages]
     assert roles[0] == roles[-1] == "user"
     assert all(one != other for one, other in itertools.pairwise(roles))
@@ -45,36 +58,38 @@ def test_the_prompt_obeys_the_rules_of_the_messages_api(history: list[Said], ask
 def test_everything_asked_and_answered_is_there_once_and_in_order(history: list[Said], asked: str) -> None:
     expected = []
     for said in history:
-        expected.append(("user", said.prompt))
-        if said.answer.strip():
+        expected.append(("user", words(said.prompt)))
+        if (answer := words(said.answer)).strip():
             mark = MARKS.get(State(said.ended), "") if said.ended else ""
-            expected.append(("assistant", said.answer.rstrip() + mark))
-    assert flat(build_prompt(history, asked)) == [*expected, ("user", asked)]
+            expected.append(("assistant", answer.rstrip() + mark))
+    assert flat(build_prompt(history, text_parts(asked))) == [*expected, ("user", asked)]
 
 
 @given(HISTORY, ASKED)
 def test_no_answer_ends_with_white_space(history: list[Said], asked: str) -> None:
-    for role, text in flat(build_prompt(history, asked)):
-        assert role == "user" or text == text.rstrip()
+    for role, told in flat(build_prompt(history, text_parts(asked))):
+        assert role == "user" or told == told.rstrip()
 
 
 @given(HISTORY, ASKED)
 def test_the_same_history_gives_the_same_bytes(history: list[Said], asked: str) -> None:
-    assert json.dumps(build_prompt(history, asked)) == json.dumps(build_prompt(list(history), asked))
+    assert json.dumps(build_prompt(history, text_parts(asked))) == json.dumps(
+        build_prompt(list(history), text_parts(asked))
+    )
 
 
 @given(HISTORY, SAID, ASKED)
 def test_s17_a_longer_history_begins_with_the_shorter_one(history: list[Said], said: Said, asked: str) -> None:
     before = flat(build_prompt(history, said.prompt))
-    after = flat(build_prompt([*history, said], asked))
+    after = flat(build_prompt([*history, said], text_parts(asked)))
     assert after[: len(before)] == before
 
 
 @pytest.mark.parametrize("state", sorted(set(ENDED)))
 def test_every_way_to_end_but_completion_is_marked(state: State) -> None:
-    [_, (_, text), _] = flat(build_prompt([Said("a", "partial", state)], "b"))
-    assert text == "partial" + MARKS.get(state, "")
-    assert (text == "partial") == (state == State.COMPLETED)
+    [_, (_, told), _] = flat(build_prompt([Said(text_parts("a"), text_parts("partial"), state)], text_parts("b")))
+    assert told == "partial" + MARKS.get(state, "")
+    assert (told == "partial") == (state == State.COMPLETED)
 
 
 # --- as read from the database ----------------------------------------------------------------------------------
@@ -177,3 +192,63 @@ def test_queued_messages_are_answered_in_the_order_people_gave_them(owner: Parti
     run.end(State.COMPLETED, run.attempt)
     [run] = claimed(owner)
     assert flat(prompt_of(run)) == [("user", "one"), ("user", "three"), ("user", "two")]
+
+
+# --- with tools ---------------------------------------------------------------------------------------------------
+
+
+def leaves(run: Run, *parts: dict[str, Any]) -> None:
+    """What the run has done is stored in its answer."""
+    assert run.answer_id is not None
+    Message.objects.filter(pk=run.answer_id).update(parts=list(parts))
+
+
+def test_a_run_that_goes_on_is_given_what_it_has_done(owner: Participant) -> None:
+    answered(owner, "one", "first")
+    send(owner, "two")
+    [run] = claimed(owner)
+    leaves(run, thought("Hm."), call("clock", 1), result(1, "noon"))
+    prompt = prompt_of(Run.objects.get(pk=run.pk))
+    assert problems(prompt) == []
+    assert [block["type"] for block in prompt[-2]["content"]] == ["thinking", "tool_use"]
+    assert [block["content"] for block in prompt[-1]["content"]] == ["noon"]
+
+
+def test_x21_a_call_that_was_left_dangling_never_spoils_a_later_request(owner: Participant) -> None:
+    for ending in ENDED:
+        leaves(answered(owner, ending.value, "", ending), text("I look."), call("clock", 1))
+    send(owner, "and now?")
+    [run] = claimed(owner)
+    prompt = prompt_of(run)
+    assert problems(prompt) == []
+    assert sum(block["type"] == "tool_use" for message in prompt for block in message["content"]) == len(ENDED)
+
+
+def test_of_several_answers_the_completed_one_is_told_and_no_call_of_the_others(owner: Participant) -> None:
+    failed = answered(owner, "one", "", State.FAILED)
+    leaves(failed, call("clock", 1))
+    owner.conversation.retry(by=owner, run=failed, device=None, client_id=uuid.uuid4())
+    [again] = claimed(owner)
+    assert again.end(State.COMPLETED, again.attempt)
+    leaves(again, text("Noon."))
+    send(owner, "two")
+    [run] = claimed(owner)
+    assert flat(prompt_of(run)) == [("user", "one"), ("assistant", "Noon."), ("user", "two")]
+
+
+def test_reasoning_is_told_to_the_provider_that_signed_it(owner: Participant) -> None:
+    leaves(answered(owner, "one", ""), thought("Hm."), text("first"))
+    send(owner, "two")
+    [run] = claimed(owner)
+    assert [block["type"] for block in prompt_of(run)[1]["content"]] == ["thinking", "text"]
+    run.provider = "another"
+    assert [block["type"] for block in prompt_of(run)[1]["content"]] == ["text"]
+
+
+def test_the_history_is_one_query(owner: Participant, django_assert_num_queries: Any) -> None:
+    for number in range(3):
+        leaves(answered(owner, str(number), ""), call("clock", 1), result(1))
+    send(owner, "now")
+    [run] = claimed(owner)
+    with django_assert_num_queries(1):
+        prompt_of(run)

@@ -1,19 +1,23 @@
 """The prompt as a pure function of what is stored: what the model is told of a conversation.
 
-Whatever happened before, the result obeys the Messages API: it begins and ends with the user, roles alternate,
-and no text is empty. The same history gives the same bytes, so the provider's prompt cache keeps working.
+Whatever happened before, the result obeys the Messages API: it begins and ends with the user, roles alternate, no
+text is empty, and each call of a tool is answered in the very next message, however its run ended. The same history
+gives the same bytes, and what is added to it changes none before, so the provider's prompt cache keeps working.
+
+Reasoning that is signed is told for ever: the API wants it back while a turn goes on, ignores it later where it has
+no use for it, and to leave it out later would change the prefix. Citations are no part of the prompt.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from chat.agent.provider import STOPPED_MARK, PromptMessage
+from chat.agent.blocks import Block, Part, Step, asked, steps_of
+from chat.agent.provider import GO_ON, STOPPED_MARK, PromptMessage
 from chat.models import Run
-from chat.models.message import text_in
 from chat.models.run import ENDED, State
 
 MARKS = {
@@ -21,37 +25,74 @@ MARKS = {
     State.INTERRUPTED: "\n\n[the connection was lost here]",
     State.FAILED: "\n\n[the answer failed here]",
 }
+NOTHING = "[an empty message]"  # a prompt of which nothing can be told must still stand between two answers
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A past turn: what was asked and how far the answer came. `ended` is None if nobody has answered."""
+    """A past turn: the parts of what was asked and of how far the answer came. `ended` is None if nobody answered.
 
-    prompt: str
-    answer: str = ""
+    `signed`: its reasoning was signed for who reads it now. Another provider's signature is refused.
+    """
+
+    prompt: Sequence[Part]
+    answer: Sequence[Part] = ()
     ended: str | None = None
+    signed: bool = True
 
 
-def build_prompt(history: Sequence[Said], prompt: str) -> list[PromptMessage]:
-    """Past turns in order, then the prompt to answer. A partial answer is included once and marked."""
+def build_prompt(history: Sequence[Said], prompt: Sequence[Part], own: Sequence[Part] = ()) -> list[PromptMessage]:
+    """Past turns in order, then the prompt to answer, then what this run has done already: its parts are `own`.
+
+    A partial answer is included once and marked.
+    """
     messages: list[PromptMessage] = []
+    taken: set[str] = set()
     for said in history:
-        _say(messages, "user", said.prompt)
-        if said.answer.strip():
-            mark = MARKS.get(State(said.ended), "") if said.ended else ""
-            _say(messages, "assistant", said.answer.rstrip() + mark)
-    _say(messages, "user", prompt)
+        _say(messages, "user", asked(said.prompt) or _text(NOTHING))
+        steps = steps_of(said.answer, said.ended, taken, signed=said.signed, going_on=False)
+        _tell(messages, steps)
+        if steps and (mark := MARKS.get(State(said.ended), "") if said.ended else ""):
+            _mark(messages, mark)
+    _say(messages, "user", asked(prompt) or _text(NOTHING))
+    going_on = _without_the_dead_attempt(steps_of(own, None, taken, signed=True, going_on=True))
+    _tell(messages, going_on)
+    if going_on and not going_on[-1].results:
+        _say(messages, "user", _text(GO_ON))
     return messages
 
 
-def _say(messages: list[PromptMessage], role: str, text: str) -> None:
-    if not text.strip():
-        return
-    block = {"type": "text", "text": text}
-    if messages and messages[-1]["role"] == role:
-        messages[-1]["content"].append(block)
+def _tell(messages: list[PromptMessage], steps: Sequence[Step]) -> None:
+    for number, step in enumerate(steps):
+        if number and not steps[number - 1].results:
+            _say(messages, "user", _text(GO_ON))
+        _say(messages, "assistant", [*step.said, *step.calls])
+        _say(messages, "user", step.results)
+
+
+def _without_the_dead_attempt(steps: list[Step]) -> list[Step]:
+    """A last step that never came to its end is made again: told, it would be a prefill, and its tools a promise."""
+    return steps[:-1] if steps and steps[-1].cut else steps
+
+
+def _mark(messages: list[PromptMessage], mark: str) -> None:
+    """Says how an answer ended, where it did: behind its words, or behind the results nobody answered any more."""
+    block = messages[-1]["content"][-1]
+    if messages[-1]["role"] == "assistant" and block["type"] == "text":
+        block["text"] += mark
     else:
-        messages.append({"role": "user" if role == "user" else "assistant", "content": [block]})
+        messages[-1]["content"].append({"type": "text", "text": mark.strip()})
+
+
+def _say(messages: list[PromptMessage], role: Literal["user", "assistant"], blocks: Sequence[Block]) -> None:
+    if blocks and messages and messages[-1]["role"] == role:
+        messages[-1]["content"].extend(blocks)
+    elif blocks:
+        messages.append({"role": role, "content": list(blocks)})
+
+
+def _text(text: str) -> list[Block]:
+    return [{"type": "text", "text": text}]
 
 
 def history_of(run: Run) -> list[Said]:
@@ -67,17 +108,17 @@ def history_of(run: Run) -> list[Said]:
         prompt__place__lt=run.prompt.place,
         prompt__removed_at=None,
     ).order_by("prompt__place", "position")
-    answered = groupby(ended.values_list("prompt__parts", "answer__parts", "state", "prompt_id"), key=itemgetter(3))
-    return [_said(list(answers)) for _, answers in answered]
+    rows = ended.values_list("prompt__parts", "answer__parts", "state", "provider", "prompt_id")
+    return [_said(list(answers), run.provider) for _, answers in groupby(rows, key=itemgetter(4))]
 
 
-def _said(answers: Sequence[tuple[Any, Any, str, UUID]]) -> Said:
-    """(prompt's parts, answer's parts, how it ended, prompt) of each answer to one prompt."""
+def _said(answers: Sequence[tuple[Any, Any, str, str, UUID]], reader: str) -> Said:
+    """(prompt's parts, answer's parts, how it ended, its provider, prompt) of each answer to one prompt."""
     completed = (answer for answer in answers if answer[2] == State.COMPLETED)
-    asked, said, state, _ = next(completed, answers[-1])
-    return Said(text_in(asked), text_in(said or []), state)
+    prompt, answer, state, provider, _ = next(completed, answers[-1])
+    return Said(prompt, answer or [], state, signed=provider == reader)
 
 
 def prompt_of(run: Run) -> list[PromptMessage]:
-    """What the model is given for this run, read from the database."""
-    return build_prompt(history_of(run), run.prompt.text)
+    """What the model is given for this run, read from the database: with what it has done before it was suspended."""
+    return build_prompt(history_of(run), run.prompt.parts, run.answer.parts if run.answer else [])

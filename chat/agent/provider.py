@@ -10,13 +10,24 @@ from typing import Any, Literal, Protocol, TypedDict
 from uuid import UUID
 
 STOPPED_MARK = "\n\n[stopped by the user]"  # what a prompt puts behind the answer of a cancelled run
+GO_ON = "[go on]"  # what a prompt lets the user say to a model that paused: its own words are never the last
 
 
 class PromptMessage(TypedDict):
-    """One entry of the Messages API's `messages`: alternating roles, first and last are the user's."""
+    """One entry of the Messages API's `messages`: alternating roles, first and last are the user's.
+
+    Its blocks may be of any type. Behind calls of tools the user's message begins with their results.
+    """
 
     role: Literal["user", "assistant"]
     content: list[dict[str, Any]]
+
+
+def asked_in(prompt: Sequence[PromptMessage]) -> str:
+    """What the person said last: questions without an answer stand before it, and results of tools behind it."""
+    blocks = (block for message in prompt if message["role"] == "user" for block in message["content"])
+    texts = [str(block["text"]) for block in blocks if block["type"] == "text" and block["text"] != GO_ON]
+    return texts[-1] if texts else ""
 
 
 @dataclass(frozen=True, slots=True)

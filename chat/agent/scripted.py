@@ -34,7 +34,17 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chat.agent.provider import STOPPED_MARK, PromptMessage, ProviderError, ProviderEvent, Stopped, Text, Turn, Usage
+from chat.agent.provider import (
+    STOPPED_MARK,
+    PromptMessage,
+    ProviderError,
+    ProviderEvent,
+    Stopped,
+    Text,
+    Turn,
+    Usage,
+    asked_in,
+)
 
 DEFAULT_RATE = 40.0
 _USAGE_EVERY = 50
@@ -137,7 +147,7 @@ def script_for(turn: Turn) -> Script:
     speech: list[Say | Count] = []
     end: End | None = None
     how: dict[str, float] = {}
-    for match in _DIRECTIVE.finditer(_asked(turn.prompt)):
+    for match in _DIRECTIVE.finditer(asked_in(turn.prompt)):
         name, _, value = (match["word"] or "/echo").partition(" ")
         if name in {"/slow", "/rate"}:
             how[name] = float(value)
@@ -169,7 +179,7 @@ def long_text(number: int) -> str:
 
 def demonstration(prompt: Sequence[PromptMessage]) -> str:
     """Markdown of every kind, worth watching at 40 tokens a second: the same prompt gives the same text."""
-    asked = " ".join(_asked(prompt).split()) or "nothing at all"
+    asked = " ".join(asked_in(prompt).split()) or "nothing at all"
     words = asked.split()
     return _DEMONSTRATION.format(
         remembered=_remembered(prompt),
@@ -207,12 +217,6 @@ def _texts(prompt: Sequence[PromptMessage]) -> Iterator[str]:
 
 def _text(message: PromptMessage) -> str:
     return "\n".join(str(block.get("text", "")) for block in message["content"] if block.get("type") == "text")
-
-
-def _asked(prompt: Sequence[PromptMessage]) -> str:
-    """The last block alone: questions that got no answer stand before it in the same message."""
-    texts = [block.get("text", "") for message in prompt if message["role"] == "user" for block in message["content"]]
-    return str(texts[-1]) if texts else ""
 
 
 def _remembered(prompt: Sequence[PromptMessage]) -> str:
