@@ -18,7 +18,7 @@ from django.db import connection
 from django.utils import timezone
 
 from chat.models import Kind
-from chat.models.run import State
+from chat.models.state import State
 from chat.turns import writing
 
 _POSTGRESQL = "SELECT place, serial FROM chat_append_text(%s::uuid[], %s::uuid[], %s::int[], %s::uuid[], %s::text[])"
@@ -40,7 +40,7 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One run's share of a commit: the code points of its answer from `offset` on, handed in at `since` or later."""
+    """One run's share of a commit: the code points of a part from `offset` on, handed in at `since` or later."""
 
     conversation: UUID
     run: UUID
@@ -49,11 +49,12 @@ class Delta:
     offset: int
     text: str
     since: float = 0.0
+    part: int = 0
 
     @property
     def payload(self) -> dict[str, Any]:
         """Of its event."""
-        return {"part": 0, "offset": self.offset, "text": self.text}
+        return {"part": self.part, "offset": self.offset, "text": self.text}
 
 
 def append(deltas: Sequence[Delta]) -> list[int | None]:

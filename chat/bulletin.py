@@ -34,8 +34,13 @@ def lapsed(run: Any) -> None:
     _tell(logging.WARNING, "lease lapsed", {**ids(run), "worker": run.worker, "losses": run.losses})
 
 
+def waits(run: Any) -> None:
+    """It was given back until a person has decided."""
+    _tell(logging.INFO, "run waits for a person", {**ids(run), "worker": run.worker})
+
+
 def queued_again(run: Any) -> None:
-    """Nobody has seen a word of it. Say so while it still names the worker whose it was."""
+    """To begin again, or to go on. Say so while it still names the worker whose it was."""
     _tell(logging.INFO, "run queued again", {**ids(run), "worker": run.worker, "losses": run.losses})
 
 

@@ -14,7 +14,7 @@ from chat.host import Host
 from chat.logs import reason
 from chat.models import Run
 from chat.models.queue import startable
-from chat.models.run import LIVE
+from chat.models.state import LIVE
 
 logger = logging.getLogger(__name__)
 

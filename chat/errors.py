@@ -11,6 +11,7 @@ class Code(StrEnum):
     UNKNOWN_SIGNAL = "unknown_signal"
     UNKNOWN_RUN = "unknown_run"
     UNKNOWN_MESSAGE = "unknown_message"
+    UNKNOWN_CALL = "unknown_call"
     UNKNOWN_USER = "unknown_user"
     FORBIDDEN = "forbidden"
     SIGNED_OUT = "signed_out"
@@ -24,6 +25,10 @@ class Code(StrEnum):
 
 
 RETRYABLE = frozenset({Code.BUSY, Code.DRAINING, Code.RATE, Code.STORAGE})
+
+
+class Lost(Exception):
+    """The run is no longer this attempt's to write: cancelled, ended or taken over."""
 
 
 class Refused(Exception):

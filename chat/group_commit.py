@@ -19,6 +19,7 @@ from chat.batches import Delta, append
 from chat.compaction import CHUNK
 from chat.database import Database
 from chat.ending import end
+from chat.errors import Lost
 from chat.log import Logged, News
 from chat.logs import reason
 from chat.models import Kind
@@ -32,18 +33,15 @@ SHARE = 0.3  # of its time that the writer may spend committing
 RETRY_SECONDS = (0.05, 0.2, 0.5, *[1.0] * 9)  # a database that is away for longer fails the runs
 
 
-class Lost(Exception):
-    """The run is no longer this attempt's to write: cancelled, ended or taken over."""
-
-
 @dataclass(slots=True)
 class Pen:
-    """What one attempt of a run writes with. `offset` counts the code points handed in so far."""
+    """What one attempt of a run writes one part of its answer with. `offset`: the code points handed in so far."""
 
     run: UUID
     attempt: int
     conversation: UUID
     answer: UUID
+    part: int = 0
     offset: int = 0
     pending: list[str] = field(default_factory=list)
     pending_offset: int = 0
@@ -149,10 +147,8 @@ class GroupCommit:
         pen.pending.clear()
         self._buffered -= len(text)
         start, since = pen.pending_offset, pen.pending_since
-        return [
-            Delta(pen.conversation, pen.run, pen.attempt, pen.answer, start + at, text[at : at + CHUNK], since)
-            for at in range(0, len(text), CHUNK)
-        ]
+        to = pen.conversation, pen.run, pen.attempt, pen.answer
+        return [Delta(*to, start + at, text[at : at + CHUNK], since, pen.part) for at in range(0, len(text), CHUNK)]
 
     async def _commit_stubbornly(self, deltas: list[Delta]) -> set[tuple[UUID, int]]:
         for pause in RETRY_SECONDS:

@@ -17,6 +17,7 @@ EVENT_CHARS = 200  # of an event that is not text, besides what it quotes
 HTML_BACKLOG = 400  # events that are not text; a page further behind is shown the newest turns afresh
 
 ENCODINGS = ("json", "html")
+Writing = dict[tuple[UUID, int], tuple[int, int, list[str]]]  # message, part → index in merged, length, texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,11 @@ def heads_of(conversations: list[UUID]) -> dict[UUID, int]:
 def read_page(conversation: UUID, after: int) -> Page:
     """The next page of the log after a serial.
 
-    Text events of one answer become one, at the place of the first: the page is applied as a whole, so their
+    Text events of one part of an answer become one, at the place of the first: the page is applied as a whole, so their
     order against other answers' text does not matter, and each says at which offset it belongs.
     """
     merged: list[Logged] = []
-    writing: dict[UUID, tuple[int, int, list[str]]] = {}  # message → index in merged, length, texts
+    writing: Writing = {}
     serial, chars = after, 0
     for event in _rows(conversation, after):
         size = _size(event)
@@ -83,12 +84,12 @@ def _size(event: Logged) -> int:
     return EVENT_CHARS + quoted + int(event.payload.get("length", 0))
 
 
-def _merge(merged: list[Logged], writing: dict[UUID, tuple[int, int, list[str]]], event: Logged, text: str) -> None:
-    message = event.message
-    assert message is not None
-    known = writing.get(message)
+def _merge(merged: list[Logged], writing: Writing, event: Logged, text: str) -> None:
+    assert event.message is not None
+    part = event.message, event.payload["part"]
+    known = writing.get(part)
     if known is None:
-        writing[message] = (len(merged), event.payload["offset"] + len(text), [text])
+        writing[part] = (len(merged), event.payload["offset"] + len(text), [text])
         merged.append(event)
         return
     index, length, texts = known
@@ -98,7 +99,7 @@ def _merge(merged: list[Logged], writing: dict[UUID, tuple[int, int, list[str]]]
     if offset < start:  # and over what came before this page
         merged[index] = event
     texts.append(text)
-    writing[message] = (index, offset + len(text), texts)
+    writing[part] = (index, offset + len(text), texts)
 
 
 def encode_page(conversation: UUID, page: Page, encoding: str) -> Frame:

@@ -13,7 +13,7 @@ from django.db.models import prefetch_related_objects
 from chat.compaction import text_of
 from chat.models import Conversation, Event, Message, Participant, Run
 from chat.models.event import TEXT_KINDS
-from chat.models.run import STARTED, State
+from chat.models.parts import OPEN, Part, shown, text_in
 
 PAGE_TURNS = 20
 PAGE_TEXT = 120_000  # code points of a page with more than one turn
@@ -22,11 +22,21 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One run of a prompt and what it has said so far. `message` is None until the run starts."""
+    """One run of a prompt and what it has said and done so far. `message` is None until the run starts."""
 
     run: Run
     message: Message | None
-    text: str
+    parts: list[Part]
+
+    @property
+    def shown(self) -> list[Part]:
+        """With a place for the first words where there is nothing yet."""
+        return self.parts or [{"type": "text", "state": OPEN, "text": ""}]
+
+    @property
+    def text(self) -> str:
+        """What was said, without what was thought and done."""
+        return text_in(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,7 @@ def _newest(turns: list[Turn]) -> list[Turn]:
     """As many of the last turns as a page has room for, and always one: a frame has its limits, and so has patience."""
     room = PAGE_TEXT
     for number, turn in enumerate(reversed(turns), 1):
-        room -= len(turn.prompt.text) + sum(len(answer.text) for answer in turn.answers)
+        room -= len(turn.prompt.text) + sum(len(part["text"]) for answer in turn.answers for part in answer.parts)
         if room < 0:
             return turns[-max(1, number - 1) :]
     return turns
@@ -99,17 +109,28 @@ def read_turns(prompts: Iterable[Message], until: int) -> list[Turn]:
 
 
 def answer_of(run: Run, until: int) -> Answer:
-    """A run with its text: from the log while it is written, from its message afterwards."""
+    """A run with its parts: of the one that is being written, the text is in the log."""
     if run.answer is None or run.started_serial is None:
-        return Answer(run, None, "")
-    if run.state in (*STARTED, State.QUEUED):
-        return Answer(run, run.answer, text_of(run.conversation_id, run.answer.pk, run.started_serial, until))
-    return Answer(run, run.answer, run.answer.text)
+        return Answer(run, None, [])
+    if run.is_live:
+        return Answer(run, run.answer, _written(run, run.answer, until))
+    return Answer(run, run.answer, run.answer.parts)
+
+
+def _written(run: Run, answer: Message, until: int) -> list[Part]:
+    """The parts with the text of the one that is open, or of part 0, which nothing announces if it is text."""
+    parts: list[Part] = answer.parts or [{"type": "text", "state": OPEN, "since": run.started_serial}]
+    if parts[-1]["state"] != OPEN:
+        return parts
+    text = text_of(run.conversation_id, answer.pk, parts[-1]["since"], until, part=len(parts) - 1)
+    if not answer.parts and not text:
+        return []
+    return [*parts[:-1], {**parts[-1], "text": text}]
 
 
 def queue_of(conversation: Conversation) -> list[Run]:
     """The waiting runs, next first, with who asked."""
-    waiting = conversation.waiting()
+    waiting = conversation.queue.waiting()
     prefetch_related_objects(waiting, "prompt__author")
     return waiting
 
@@ -151,7 +172,7 @@ def turn_as_json(turn: Turn) -> dict[str, Any]:
                 "message": str(answer.message.pk) if answer.message else None,
                 "state": answer.run.state,
                 "cancelling": answer.run.is_live and answer.run.cancel_requested_at is not None,
-                "text": answer.text,
+                "parts": shown(answer.parts),
                 "ending": None if answer.run.is_live else answer.run.ending(),
             }
             for answer in turn.answers

@@ -14,10 +14,12 @@ from chat.errors import Code, Refused
 from chat.models.cancelled_send import CancelledSend
 from chat.models.device import Device
 from chat.models.event import Kind, new_id
-from chat.models.message import Message, text_parts
+from chat.models.message import Message
 from chat.models.participant import Participant, Role
+from chat.models.parts import text_parts
 from chat.models.queue import Queue
-from chat.models.run import LIVE, Run, State
+from chat.models.run import Run
+from chat.models.state import LIVE, State
 from chat.turns import writing
 
 QUEUE_LIMIT = 50  # waiting messages of one conversation
@@ -218,10 +220,6 @@ class Conversation(models.Model):
     def queue(self) -> Queue:
         """The waiting messages and what can be done to them."""
         return Queue(self)
-
-    def waiting(self) -> list[Run]:
-        """Runs whose message is in the queue, next first."""
-        return self.queue.waiting()
 
     # --- people ---------------------------------------------------------------------------------------------
 

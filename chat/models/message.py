@@ -1,20 +1,20 @@
 """What was said, by a person or by the assistant."""
 
-from typing import Any
-
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
 from chat.models.event import new_id
+from chat.models.parts import text_in
 
 
 class Message(models.Model):
-    """Typed parts, a parent (so that edits can branch later) and a place in the transcript.
+    """Typed parts (`chat/models/parts.py`), a parent (so that edits can branch later) and a place in the transcript.
 
     `place` is the serial at which a prompt entered the transcript; null while it waits in the queue. An
     answer carries its prompt's place, so `(place, created_serial)` orders a transcript turn by turn.
-    `parts` of an answer are filled when its run ends; until then its text is in the log.
+    Of an answer that is being written, the text of the part that is open is in the log; one without parts yet has at
+    most that of part 0, which is text.
     """
 
     class Speaker(models.TextChoices):
@@ -48,13 +48,3 @@ class Message(models.Model):
     def text(self) -> str:
         """The text parts joined. Of an answer still being written: empty (see `chat/transcript.py`)."""
         return text_in(self.parts)
-
-
-def text_in(parts: list[dict[str, Any]]) -> str:
-    """The text parts joined."""
-    return "".join(part["text"] for part in parts if part["type"] == "text")
-
-
-def text_parts(text: str, state: str = "done") -> list[dict[str, Any]]:
-    """Parts of a message that is only text. `state`: `done`, or how its run ended if not completed."""
-    return [{"type": "text", "text": text, "state": state}] if text else []

@@ -11,9 +11,10 @@ from chat import log
 from chat.errors import Code, Refused
 from chat.models.device import Device
 from chat.models.event import Kind
-from chat.models.message import text_parts
 from chat.models.participant import Participant
-from chat.models.run import STARTED, Run, State
+from chat.models.parts import text_parts
+from chat.models.run import Run
+from chat.models.state import STARTED, State
 
 if TYPE_CHECKING:
     from chat.models.conversation import Conversation

@@ -5,52 +5,26 @@ A run's state changes only while its conversation's row is locked and only by co
 """
 
 import uuid
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from chat import bulletin, log
 from chat.compaction import compact
 from chat.models.device import Device
 from chat.models.event import TEXT_KINDS, Event, Kind, new_id
-from chat.models.message import Message, text_parts
+from chat.models.message import Message
 from chat.models.participant import Participant
+from chat.models.parts import text_in
+from chat.models.sheet import Sheet
+from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed, lease
 from chat.turns import writing
 
 if TYPE_CHECKING:
     from chat.models.conversation import Conversation
-
-
-class State(models.TextChoices):
-    """queued → running ⇄ waiting → one of the four ends."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-
-
-STARTED = (State.RUNNING, State.WAITING)
-LIVE = (State.QUEUED, *STARTED)
-ENDED = (State.COMPLETED, State.CANCELLED, State.FAILED, State.INTERRUPTED)
-
-
-def lease() -> Any:
-    """When a lease that is given now ends, by the database's clock: those of two processes differ, and jump."""
-    return Now() + timedelta(seconds=settings.CHAT_LEASE_SECONDS)
-
-
-def has_lapsed() -> Q:
-    """Started, and its worker has not renewed its lease: killed, frozen or cut off."""
-    return Q(state__in=STARTED, lease_until__lt=Now())
 
 
 class Run(models.Model):
@@ -70,6 +44,7 @@ class Run(models.Model):
     losses = models.PositiveSmallIntegerField(default=0)  # attempts whose server was lost; a hand-over is none
     worker = models.CharField(max_length=80, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
+    waits_until = models.DateTimeField(null=True, blank=True)  # for a person; then nobody has allowed it
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     cancelled_by = models.JSONField(null=True, blank=True)
     stop_reason = models.CharField(max_length=40, blank=True)
@@ -86,6 +61,7 @@ class Run(models.Model):
         indexes = [
             models.Index(fields=["conversation", "position"], name="run_live", condition=Q(state__in=LIVE)),
             models.Index(fields=["lease_until"], name="run_lease", condition=Q(state__in=STARTED)),
+            models.Index(fields=["waits_until"], name="run_waits", condition=Q(state=State.WAITING)),
             models.Index(fields=["conversation", "created_at"], name="run_of_conversation"),
         ]
         constraints = [
@@ -95,8 +71,8 @@ class Run(models.Model):
                 name="run_ended_at_iff_ended",
             ),
             models.CheckConstraint(
-                condition=~Q(state__in=STARTED) | Q(lease_until__isnull=False, attempt__gt=0, answer__isnull=False),
-                name="run_started_has_lease",
+                condition=~Q(state=State.RUNNING) | Q(lease_until__isnull=False, attempt__gt=0, answer__isnull=False),
+                name="run_running_has_lease",
             ),
         ]
 
@@ -125,7 +101,7 @@ class Run(models.Model):
             self.cancel_requested_at, self.cancelled_by = timezone.now(), by
             self.save(update_fields=["cancel_requested_at", "cancelled_by"])
             bulletin.cancel_asked(self)
-            if self.state == State.QUEUED:
+            if self.state != State.RUNNING:  # nobody executes it
                 self.end_locked(conversation, State.CANCELLED)
                 return {"outcome": "cancelled", "reason": State.CANCELLED.value}
             log.record(conversation, log.Entry(Kind.RUN_CANCELLING, {"by": by}, self.pk, self.answer_id))
@@ -141,7 +117,11 @@ class Run(models.Model):
         """
         claimed = []
         with conversation.locked() as locked:
-            runs = list(locked.runs.filter(state__in=LIVE).select_related("prompt", "answer").order_by("position"))
+            runs = list(
+                locked.runs.filter(state__in=LIVE)
+                .select_related("prompt", "answer", "requested_by")
+                .order_by("position")
+            )
             busy = any(run.state in STARTED for run in runs)
             for run in runs:
                 if run.state == State.QUEUED and (run.alongside or not busy):
@@ -176,7 +156,7 @@ class Run(models.Model):
     @classmethod
     def renew(cls, worker: str, runs: list[uuid.UUID]) -> set[uuid.UUID]:
         """Prolong the leases of `runs` and return those still this worker's to execute, for somebody."""
-        mine = cls.objects.filter(pk__in=runs, worker=worker, state__in=STARTED)
+        mine = cls.objects.filter(pk__in=runs, worker=worker, state=State.RUNNING)
         with writing():
             mine.update(lease_until=lease())
         # When a user is deleted, nobody may be left who could read the answer.
@@ -193,7 +173,7 @@ class Run(models.Model):
         """
         with self.conversation.locked() as conversation:
             run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
-            if run is None or run.state not in STARTED or run.attempt != attempt:
+            if run is None or run.state != State.RUNNING or run.attempt != attempt:
                 return False
             run.end_locked(conversation, state, **outcome)
             return True
@@ -209,18 +189,26 @@ class Run(models.Model):
         row = type(self).objects.filter(pk=self.pk, state=was, attempt=self.attempt)
         changed = row.update(**{name: getattr(self, name) for name in ("state", "ended_at", "lease_until", *outcome)})
         assert changed == 1, "the conversation's lock was not held"
-        text = ""
-        if self.answer_id and self.started_serial:
-            text = compact(conversation.pk, self.pk, self.answer_id, self.started_serial)
-            part_state = "done" if state == State.COMPLETED else state.value
-            Message.objects.filter(pk=self.answer_id).update(parts=text_parts(text, part_state))
+        length = self._end_answer(conversation)
         if self.prompt.place is None and self.prompt.removed_at is None:
             # Stopped while it waited: what was asked stays readable, after what has been said.
             self.prompt.place = conversation.head + 1
             self.prompt.save(update_fields=["place"])
-        payload = {**self.ending(), "length": len(text)}
+        payload = {**self.ending(), "length": length}
         log.record(conversation, log.Entry(Kind.RUN_ENDED, payload, self.pk, self.answer_id))
         bulletin.ended(self)
+
+    def _end_answer(self, conversation: "Conversation") -> int:
+        """Everything that is open in it ends as the run does. Its length in code points of text."""
+        answer = Message.objects.filter(pk__in=[self.answer_id]).first()
+        if answer is None or not self.started_serial:
+            return 0
+        self.answer = answer
+        sheet = Sheet(conversation, self)
+        texts = compact(conversation.pk, self.pk, answer.pk, self.started_serial)
+        sheet.end_all(texts, "done" if self.state == State.COMPLETED else self.state)
+        sheet.keep()
+        return len(text_in(sheet.parts))
 
     def ending(self) -> dict[str, Any]:
         """How it ended, as the log and every device say it."""
@@ -256,7 +244,7 @@ class Run(models.Model):
         """Take it from its worker, as `recover` but at once. None: this attempt no longer executes it."""
         with self.conversation.locked() as conversation:
             run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
-            if run is None or run.state not in STARTED or run.attempt != attempt:
+            if run is None or run.state != State.RUNNING or run.attempt != attempt:
                 return None
             return run.release_locked(conversation)
 
@@ -281,17 +269,23 @@ class Run(models.Model):
                 retryable=True,
             )
         else:
-            bulletin.queued_again(self)
-            self.state, self.lease_until, self.worker = State.QUEUED, None, ""
-            self.save(update_fields=["state", "lease_until", "worker", "losses"])
-            log.record(conversation, log.Entry(Kind.RUN_QUEUED, self.queueing(), self.pk, self.prompt_id))
+            self.queue_again_locked(conversation)
         return State(self.state)
+
+    def queue_again_locked(self, conversation: "Conversation") -> None:
+        """For whoever has room: it begins again, or goes on after what its answer has."""
+        bulletin.queued_again(self)
+        self.state, self.lease_until, self.waits_until, self.worker = State.QUEUED, None, None, ""
+        self.save(update_fields=["state", "lease_until", "waits_until", "worker", "losses"])
+        log.record(conversation, log.Entry(Kind.RUN_QUEUED, self.queueing(), self.pk, self.prompt_id))
 
     def queueing(self) -> dict[str, Any]:
         """What a `run.queued` event says."""
         return {"alongside": self.alongside, "waiting": self.prompt.place is None, "attempt": self.attempt}
 
     def _has_text(self) -> bool:
+        if Message.objects.filter(pk__in=[self.answer_id]).exclude(parts=[]).exists():
+            return True
         return Event.objects.filter(
             conversation_id=self.conversation_id,
             serial__gte=self.started_serial,

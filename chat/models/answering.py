@@ -1,0 +1,155 @@
+"""What a run writes besides streamed text: parts that begin and end, calls of tools with their results, waiting.
+
+All of it is in the answer's `parts`, which change under the conversation's lock and in one transaction with the
+events that tell of it. So a call is started at most once, and of two people who decide the first wins.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.db.models.functions import Now
+
+from chat import bulletin
+from chat.errors import Code, Lost, Refused
+from chat.models.device import Device
+from chat.models.event import Kind
+from chat.models.participant import Participant
+from chat.models.parts import RESULTS, STARTABLE, Part, calls_in, unanswered
+from chat.models.run import Run
+from chat.models.sheet import Sheet
+from chat.models.state import State
+
+
+class Answering:
+    """For whoever executes an attempt of a run. Every verb raises Lost if the run is no longer this attempt's."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @contextmanager
+    def _sheet(self) -> Iterator[Sheet]:
+        with self._run.conversation.locked() as conversation:
+            mine = Run.objects.filter(
+                pk=self._run.pk, state=State.RUNNING, attempt=self._run.attempt, cancel_requested_at=None
+            )
+            run = mine.select_related("prompt", "answer").first()
+            if run is None:
+                raise Lost
+            sheet = Sheet(conversation, run)
+            yield sheet
+            sheet.keep()
+
+    def turn(self, *, closing: Part | None, opening: Part | None) -> int | None:
+        """End the part that is open, with what more is known of it, and begin another, whose number is returned."""
+        with self._sheet() as sheet:
+            if closing is not None:
+                sheet.end(**closing)
+            return None if opening is None else sheet.begin(opening)
+
+    def parts(self) -> list[Part]:
+        """What is there now."""
+        with self._sheet() as sheet:
+            return list(sheet.parts)
+
+    def ask(self, approvals: Mapping[str, dict[str, Any]], seconds: float) -> None:
+        """Let people decide about these calls: call → what its `approval` says, the hash among it."""
+        with self._sheet() as sheet:
+            for number, part in calls_in(sheet.parts):
+                if part["call"] in approvals and part["status"] == "asked":
+                    part["status"], part["approval"] = "waiting", approvals[part["call"]]
+                    told = {"call": part["call"], "name": part["name"], **part["approval"]}
+                    sheet.say(Kind.APPROVAL_REQUESTED, part=number, **told)
+            Run.objects.filter(pk=sheet.run.pk).update(waits_until=Now() + timedelta(seconds=seconds))
+
+    def start(self, call: str) -> bool:
+        """Begin to execute a call. False: it was begun before, or may not be. At most once in its life True."""
+        with self._sheet() as sheet:
+            for number, part in calls_in(sheet.parts):
+                if part["call"] == call and part["status"] in STARTABLE:
+                    part["status"] = "running"
+                    sheet.say(Kind.TOOL_CALLED, part=number, call=call, name=part["name"])
+                    return True
+            return False
+
+    def finish(self, call: str, outcome: str, text: str) -> None:
+        """What the call came to."""
+        with self._sheet() as sheet:
+            for part in unanswered(sheet.parts):
+                if part["call"] == call:
+                    sheet.answer_call(part, outcome, text)
+
+    def wait(self, usage: dict[str, int]) -> bool:
+        """Give the run back until somebody has decided. False: all is decided already."""
+        with self._sheet() as sheet:
+            if not _is_waiting(sheet):
+                return False
+            Run.objects.filter(pk=sheet.run.pk).update(state=State.WAITING, lease_until=None, worker="", usage=usage)
+            sheet.say(Kind.RUN_WAITING)
+            bulletin.waits(sheet.run)
+            return True
+
+
+def decide(
+    run: Run, *, by: Participant, device: Device | None, call: str, approve: bool, reason: str, arguments_hash: str
+) -> dict[str, Any]:
+    """Approve or deny a call that waits, and return the decision that stands: the first one, whoever made it."""
+    with run.conversation.locked() as conversation:
+        by.now().may_speak()
+        now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
+        sheet = Sheet(conversation, now) if now.answer is not None else None
+        for number, part in calls_in(sheet.parts) if sheet is not None else ():
+            if part["call"] != call or "approval" not in part:
+                continue
+            assert sheet is not None
+            if part["approval"]["hash"] != arguments_hash:
+                raise Refused(Code.STALE, "This is not what would be run. Look at it again.")
+            if part["status"] == "waiting" and now.is_live and now.cancel_requested_at is None:
+                _decide(sheet, number, "approved" if approve else "denied", by=by.identity(device), reason=reason)
+                _go_on(sheet)
+            approval = part["approval"]
+            return {"call": call, "decision": part["status"], "by": approval.get("by"), "run": str(run.pk)}
+        raise Refused(Code.UNKNOWN_CALL, "Nothing of this run waits, or waited, for a decision by that name.")
+
+
+def overdue() -> list[Run]:
+    """Those that wait and that nobody has decided about in time: to `expire`, the longest waiting first."""
+    late = Run.objects.filter(state=State.WAITING, waits_until__lt=Now())
+    return list(late.select_related("conversation").order_by("waits_until")[:500])
+
+
+def expire(run: Run) -> None:
+    """Deny what nobody has decided about in time."""
+    with run.conversation.locked() as conversation:
+        late = Run.objects.filter(pk=run.pk, state=State.WAITING, waits_until__lt=Now())
+        found = late.select_related("prompt", "answer").first()
+        if found is not None:
+            sheet = Sheet(conversation, found)
+            for number, part in list(calls_in(sheet.parts)):
+                if part["status"] == "waiting":
+                    _decide(sheet, number, "expired", by=None, reason="")
+            _go_on(sheet)
+
+
+def _decide(sheet: Sheet, number: int, decision: str, *, by: dict[str, Any] | None, reason: str) -> None:
+    part = sheet.parts[number]
+    part["status"] = decision
+    part["approval"] = {**part["approval"], "decision": decision, "by": by, "reason": reason}
+    told = {"call": part["call"], "decision": decision, "by": by, "reason": reason}
+    sheet.say(Kind.APPROVAL_DECIDED, part=number, **told)
+    if decision != "approved":
+        why = f" Reason: {reason.strip()}" if reason.strip() else ""
+        text = RESULTS[decision].format(by=by["user"] if by else "") + why
+        sheet.answer_call(part, decision, text, **({"by": by, "reason": reason} if by else {}))
+
+
+def _go_on(sheet: Sheet) -> None:
+    """With the last decision a run that waits is to be executed again. One that is still executed sees it itself."""
+    sheet.keep()
+    if sheet.run.state == State.WAITING and not _is_waiting(sheet):
+        sheet.run.queue_again_locked(sheet.conversation)
+
+
+def _is_waiting(sheet: Sheet) -> bool:
+    return any(part["status"] == "waiting" for part in unanswered(sheet.parts))

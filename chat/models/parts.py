@@ -1,0 +1,62 @@
+"""What a message is made of: typed parts as JSON objects, in order. Pure functions of them.
+
+- text: `text`;
+- reasoning: `text`, and `signature` (without which it cannot be given back) or `data` (what the provider hides);
+- tool_use: `call` (our id), `id` (the provider's), `name`, `text` (its arguments as they came), `input`, `status`,
+  `approval`;
+- tool_result: `call`, `name`, `text`, `outcome`, `error`;
+- block: `block`, whatever else the provider said, kept as it is.
+
+Each has `state`: `open` while it is written, then `done`, or how its run ended; and `step`: which call of the model
+made it, 0 where missing. A part that is open has `since`, the serial at which it began; its text is in the log.
+`status` of a call: `asked`, `waiting` (for a person), `approved`, `running`, or its outcome: `done`, `error`, `denied`,
+`expired`, `cancelled` (it never ran), `unknown` (it may have run).
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Part = dict[str, Any]
+
+OPEN = "open"
+OUTCOMES = frozenset({"done", "error", "denied", "expired", "cancelled", "unknown"})
+STARTABLE = frozenset({"asked", "approved"})
+# What no device needs to know: how we keep it, and what only the provider can read.
+_PRIVATE = frozenset({"since", "id", "input", "signature", "data", "block", "by", "reason"})
+# What the model is told, and people are shown, of a call that has no result of its own.
+RESULTS = {
+    "denied": "Not run: {by} denied it.",
+    "expired": "Not run: nobody approved it in time.",
+    "cancelled": "Not run: it was stopped first.",
+    "unknown": "It may have run: its outcome is not known.",
+}
+
+
+def text_in(parts: Iterable[Part]) -> str:
+    """The text parts joined."""
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def text_parts(text: str, state: str = "done") -> list[Part]:
+    """Parts of a message that is only text. `state`: `done`, or how its run ended if not completed."""
+    return [{"type": "text", "text": text, "state": state}] if text else []
+
+
+def shown(parts: Iterable[Part]) -> list[Part]:
+    """As devices get them."""
+    return [{name: value for name, value in part.items() if name not in _PRIVATE} for part in parts]
+
+
+def calls_in(parts: Iterable[Part]) -> Iterator[tuple[int, Part]]:
+    """(number of the part, part) of each tool call."""
+    return ((number, part) for number, part in enumerate(parts) if part["type"] == "tool_use")
+
+
+def unanswered(parts: Iterable[Part]) -> list[Part]:
+    """The calls that have no result yet."""
+    return [part for _, part in calls_in(parts) if part.get("status") not in OUTCOMES]
+
+
+def next_step(parts: Iterable[Part]) -> int:
+    """Which call of the model comes after these: 0 for an answer that has nothing yet."""
+    return max((part.get("step", 0) + 1 for part in parts), default=0)

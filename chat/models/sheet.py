@@ -1,0 +1,84 @@
+"""An answer's parts while the conversation is locked, and what devices are told of each change."""
+
+from typing import TYPE_CHECKING, Any
+
+from chat import log
+from chat.compaction import text_of
+from chat.models.event import Kind
+from chat.models.message import Message
+from chat.models.parts import OPEN, RESULTS, Part, text_parts, unanswered
+
+if TYPE_CHECKING:
+    from chat.models.conversation import Conversation
+    from chat.models.run import Run
+
+
+class Sheet:
+    """For a caller that holds the conversation's lock and has just read the run and its answer."""
+
+    def __init__(self, conversation: "Conversation", run: "Run") -> None:
+        assert run.answer is not None
+        self.conversation, self.run, self.answer = conversation, run, run.answer
+        self.parts: list[Part] = run.answer.parts
+        self._entries: list[log.Entry] = []
+
+    def say(self, kind: Kind, /, **payload: Any) -> None:
+        """An event of this run, logged by `keep`."""
+        self._entries.append(log.Entry(kind, payload, self.run.pk, self.answer.pk))
+
+    def begin(self, part: Part) -> int:
+        """A part that will be written; its number."""
+        self.parts.append({**part, "state": OPEN, "since": self.conversation.head + len(self._entries) + 1})
+        number = len(self.parts) - 1
+        told = {name: part[name] for name in ("step", "call", "name") if name in part}
+        self.say(Kind.PART_STARTED, part=number, kind=part["type"], **told)
+        return number
+
+    def end(self, state: str = "done", **fields: Any) -> None:
+        """The part that is open has all its text."""
+        if not self.parts:  # what was never announced: part 0, text
+            self.parts.append({"type": "text", "state": OPEN, "since": self.run.started_serial})
+        number, part = len(self.parts) - 1, self.parts[-1]
+        self._close(number, text_of(self.conversation.pk, self.answer.pk, part["since"], part=number), state)
+        part |= fields
+
+    def answer_call(self, call: Part, outcome: str, text: str, **why: Any) -> None:
+        """The result of a call, whatever became of it. `why` is for the model alone."""
+        call["status"] = outcome
+        told = {
+            "call": call["call"],
+            "name": call["name"],
+            "text": text,
+            "outcome": outcome,
+            "error": outcome != "done",
+        }
+        told["step"] = call.get("step", 0)
+        self.parts.append({"type": "tool_result", **told, **why, "state": "done"})
+        self.say(Kind.TOOL_RESULT, part=len(self.parts) - 1, **told)
+
+    def end_all(self, texts: dict[int, str], state: str) -> None:
+        """The run ends: so does everything that is open, asked or running. `texts`: part → what the log has of it."""
+        if not self.parts:
+            self.parts.extend(text_parts(texts.get(0, ""), state))
+            return
+        for number, part in enumerate(self.parts):
+            if part["state"] == OPEN:
+                self._close(number, texts.get(number, ""), state)
+                if part["type"] == "tool_use":
+                    part["status"] = "cancelled"  # and nobody will ever know what it should have done
+        for part in unanswered(self.parts):
+            outcome = "unknown" if part["status"] == "running" else "cancelled"
+            self.answer_call(part, outcome, RESULTS[outcome])
+
+    def keep(self) -> None:
+        """Write it."""
+        Message.objects.filter(pk=self.answer.pk).update(parts=self.parts)
+        if self._entries:
+            log.record(self.conversation, *self._entries)
+        self._entries = []
+
+    def _close(self, number: int, text: str, state: str) -> None:
+        part = self.parts[number]
+        del part["since"]
+        part |= {"text": text, "state": state}
+        self.say(Kind.PART_ENDED, part=number, state=state, length=len(text))
