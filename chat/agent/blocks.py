@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chat.models.parts import RESULTS
+
 Part = Mapping[str, Any]
 Block = dict[str, Any]
 
@@ -20,10 +22,7 @@ _CALLS = ("server_tool_use", "mcp_tool_use")
 TOLD = {
     "done": "It is done and returned nothing.",
     "error": "It failed and did not say why.",
-    "denied": "Not run: {by} denied it.",
-    "expired": "Not run: nobody approved it in time.",
-    "cancelled": "Stopped by the user while it ran: what it has done until then is not known.",
-    "unknown": "It may have run: its outcome is not known.",
+    **RESULTS,
     "stopped": "Not run: the user stopped the answer first.",
     "cut": "Not run: the answer was cut off before it could.",
 }

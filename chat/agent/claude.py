@@ -3,22 +3,19 @@
 import asyncio
 import math
 import os
-import re
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import anthropic
 from anthropic.types import RawMessageStreamEvent
 from django.conf import settings
 
+from chat.agent.hearing import Hearing
 from chat.agent.provider import (
     Notice,
     PromptMessage,
     ProviderEvent,
-    Stopped,
-    Text,
     Turn,
     Usage,
 )
@@ -35,7 +32,6 @@ _CONTENT = {
     *("message_start", "message_delta", "message_stop"),
     *("content_block_start", "content_block_delta", "content_block_stop"),
 }
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _EPHEMERAL = {"type": "ephemeral"}
 
 
@@ -55,7 +51,7 @@ class Claude:
             try:
                 async with aclosing(self._call(turn)) as events:
                     async for event in events:
-                        said = said or isinstance(event, Text)
+                        said = said or not isinstance(event, Usage | Notice)
                         yield event
                 return
             except Trouble as trouble:
@@ -74,7 +70,7 @@ class Claude:
 
     async def _call(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
         """One request. Raises only `Trouble`; closes its connection however it is left."""
-        idle, answer = settings.CHAT_CLAUDE_IDLE_SECONDS, _Answer()
+        idle, answer = settings.CHAT_CLAUDE_IDLE_SECONDS, Hearing()
         clock = asyncio.get_running_loop().time
         async with AsyncExitStack() as held:
             self._turns += 1
@@ -116,6 +112,8 @@ class Claude:
             max_tokens=settings.CHAT_CLAUDE_MAX_TOKENS,
             system=cast("Any", system) if turn.system else anthropic.omit,
             messages=cast("Any", with_breakpoints(turn.prompt)),
+            tools=cast("Any", [tool.definition for tool in turn.tools]) if turn.tools else anthropic.omit,
+            thinking=thinking if (thinking := _thinking()) else anthropic.omit,
         )
 
     def _connected(self) -> anthropic.AsyncAnthropic:
@@ -137,6 +135,12 @@ class Claude:
         return self._client
 
 
+def _thinking() -> Any:
+    """How much the model may think before it speaks, if at all."""
+    budget = settings.CHAT_CLAUDE_THINKING_TOKENS
+    return {"type": "enabled", "budget_tokens": budget} if budget else None
+
+
 def with_breakpoints(prompt: Sequence[PromptMessage]) -> list[dict[str, Any]]:
     """The prompt with a cache breakpoint at the end of its last two user messages; copies what it changes.
 
@@ -153,53 +157,6 @@ def with_breakpoints(prompt: Sequence[PromptMessage]) -> list[dict[str, Any]]:
 
 def _marked(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*content[:-1], *({**block, "cache_control": _EPHEMERAL} for block in content[-1:])]
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What is known of one answer while it arrives."""
-
-    ended: bool = False
-    _stop_reason: str = "end_turn"
-    _tokens: dict[str, int] = field(default_factory=dict)
-    _half: str = ""
-
-    def read(self, event: RawMessageStreamEvent) -> Iterator[ProviderEvent]:
-        match event.type:
-            case "message_start":
-                yield self._usage(event.message.usage)
-            case "content_block_delta":
-                if event.delta.type == "text_delta" and (text := self._clean(event.delta.text)):
-                    yield Text(text)
-            case "message_delta":
-                self._stop_reason = event.delta.stop_reason or self._stop_reason
-                yield self._usage(event.usage)
-            case "message_stop":
-                self.ended = True
-                if self._half:
-                    yield Text("\ufffd")
-                yield Stopped(self._stop_reason)
-
-    def _usage(self, usage: object) -> Usage:
-        for name in (
-            "input_tokens",
-            "output_tokens",
-            "cache_creation_input_tokens",
-            "cache_read_input_tokens",
-        ):
-            if isinstance(count := getattr(usage, name, None), int):
-                self._tokens[name] = count
-        return Usage(dict(self._tokens))
-
-    def _clean(self, text: str) -> str:
-        """Without what a database refuses. JSON may escape one character as two halves, in two deltas."""
-        text, self._half = self._half + text, ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        if not _UNSTORABLE.search(text):
-            return text
-        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return joined.replace("\0", "\ufffd")
 
 
 async def _content(stream: _Stream) -> RawMessageStreamEvent | None:

@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -22,11 +23,14 @@ from chat import bulletin, metrics
 from chat.agent.prompt import prompt_of
 from chat.agent.provider import Missing, Provider, Turn
 from chat.agent.runner import Runner
+from chat.agent.toolbox import tools
 from chat.ending import end
 from chat.errors import Refused
 from chat.host import Host
 from chat.logs import reason
 from chat.models import Conversation, Run, Worker
+from chat.models.answering import expire, overdue
+from chat.models.parts import next_step
 from chat.models.queue import startable
 from chat.news import ENGINES
 
@@ -169,7 +173,8 @@ class Engine:
     def _execute(self, run: Run, turn: Turn) -> asyncio.Task[None]:
         # An earlier attempt of ours whose lease lapsed: its provider must not go on.
         self._stop(run.pk, "started again")
-        runner = Runner(self._host, run, self._provider(run.provider), turn)
+        provider = self._provider(run.provider)
+        runner = Runner(self._host, run, provider, turn, tools=tools(), turn_at=partial(turn_of, run))
         task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
         self._runners[run.pk] = (runner, task)
         task.add_done_callback(lambda done: self._executed(run.pk, done))
@@ -226,17 +231,21 @@ def chosen_engine() -> Any:
 def claim(conversation: uuid.UUID, worker: str) -> list[tuple[Run, Turn]]:
     """Start what may start in a conversation, with what its provider needs to know."""
     started = Run.claim(Conversation(pk=conversation), worker)
-    return [(run, turn_of(run)) for run in started]
+    return [(run, turn_of(run, next_step(run.answer.parts if run.answer else []))) for run in started]
 
 
-def turn_of(run: Run) -> Turn:
-    """What the provider may know of a claimed run."""
+def turn_of(run: Run, step: int) -> Turn:
+    """What the provider may know of a claimed run when it is asked for the so many-th time."""
+    if step and run.answer is not None:
+        run.answer.refresh_from_db(fields=["parts"])
     return Turn(
         run=run.pk,
         conversation=run.conversation_id,
         attempt=run.attempt,
         system=settings.CHAT_SYSTEM_PROMPT,
         prompt=prompt_of(run),
+        tools=list(tools().values()),
+        step=step,
     )
 
 
@@ -254,4 +263,11 @@ def sweep(ours: Collection[uuid.UUID]) -> list[uuid.UUID]:
                 pass  # its conversation was deleted meanwhile
             except Exception:
                 logger.exception("could not recover a run; the next sweep tries again", extra=bulletin.ids(run))
+    for run in overdue():
+        try:
+            expire(run)
+        except Refused:
+            pass
+        except Exception:
+            logger.exception("could not end a wait; the next sweep tries again", extra=bulletin.ids(run))
     return list(startable()[:500])

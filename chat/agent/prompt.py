@@ -18,7 +18,7 @@ from uuid import UUID
 from chat.agent.blocks import Block, Part, Step, asked, steps_of
 from chat.agent.provider import GO_ON, STOPPED_MARK, PromptMessage
 from chat.models import Run
-from chat.models.run import ENDED, State
+from chat.models.state import ENDED, State
 
 MARKS = {
     State.CANCELLED: STOPPED_MARK,

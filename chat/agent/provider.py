@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 from uuid import UUID
 
+from chat.agent.tool import Tool
+
 STOPPED_MARK = "\n\n[stopped by the user]"  # what a prompt puts behind the answer of a cancelled run
 GO_ON = "[go on]"  # what a prompt lets the user say to a model that paused: its own words are never the last
 
@@ -38,6 +40,50 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """Some more of what the model thinks before it speaks. May be empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """A thought is complete. `signature`, or `data` where the thought is hidden, is given back unchanged."""
+
+    signature: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAsked:
+    """The model begins to ask for a tool. `id` is the provider's, unique within the conversation's answer."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInput:
+    """Some more of the arguments, as JSON text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReady:
+    """The arguments are complete; None if what came is no JSON object."""
+
+    input: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Anything else that the provider's next request must contain as it is, such as what its own tools found."""
+
+    block: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens counted so far, by the provider's own names (`input_tokens`, `output_tokens`, …). The last one wins."""
 
@@ -46,7 +92,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The provider said why it ended: `end_turn`, `max_tokens`, `refusal` … Comes last."""
+    """The provider said why it ended: `end_turn`, `tool_use`, `max_tokens`, `refusal` … Comes last.
+
+    It is asked again, with what was said and done so far, after `pause_turn` and whenever it asked for tools.
+    """
 
     stop_reason: str
 
@@ -64,7 +113,7 @@ class Notice:
     code: str = ""
 
 
-ProviderEvent = Text | Usage | Stopped | Notice
+ProviderEvent = Text | Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Block | Usage | Stopped | Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +125,8 @@ class Turn:
     attempt: int
     system: str
     prompt: Sequence[PromptMessage]
+    tools: Sequence[Tool] = ()
+    step: int = 0  # how often it was asked before in this run
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,9 +146,10 @@ class ProviderError(Exception):
 
 
 class Provider(Protocol):
-    """`reply` is called once per attempt. It is an async generator and must clean up when it is closed or cancelled.
+    """`reply` is called once per attempt, and again after each round of tools it asked for.
 
-    A provider may have a `model`: what figures, prices and traces call that which answers.
+    It is an async generator and must clean up when it is closed or cancelled. A provider may have a `model`: what
+    figures, prices and traces call that which answers.
     """
 
     def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]: ...

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -12,14 +13,16 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from chat import bulletin, metrics
+from chat.agent.loop import Loop
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
+from chat.agent.tool import Tool
+from chat.agent.writer import Writer
 from chat.database import AWAY
-from chat.errors import Refused
-from chat.group_commit import Lost, Pen
+from chat.errors import Lost, Refused
 from chat.host import Host
 from chat.logs import reason
 from chat.models import Run
-from chat.models.run import State
+from chat.models.state import State
 from chat.tracing import RunTrace
 
 logger = logging.getLogger(__name__)
@@ -41,15 +44,26 @@ class Outcome:
 class Runner:
     """`stop` and `hand_over` may be called at any time, any number of times; `execute` always ends the run."""
 
-    def __init__(self, host: Host, run: Run, provider: Provider, turn: Turn) -> None:
-        assert run.answer_id is not None
+    def __init__(
+        self,
+        host: Host,
+        run: Run,
+        provider: Provider,
+        turn: Turn,
+        *,
+        tools: Mapping[str, Tool],
+        turn_at: Callable[[int], Turn],
+    ) -> None:
+        """`turn_at` makes, in a database thread, what the provider is asked at a later step."""
         self.run = run
         self._host = host
         self._provider = provider
         self._turn = turn
-        self._pen = Pen(run.pk, run.attempt, run.conversation_id, run.answer_id)
-        self._reply: asyncio.Task[str] | None = None
-        self._usage: dict[str, int] = {}
+        self._writer = Writer(host, run)
+        self._loop = Loop(host, run, self._writer, tools, ask=self._ask, turn_at=turn_at, used=lambda: self._usage)
+        self._reply: asyncio.Task[str | None] | None = None
+        self._before: dict[str, int] = dict(run.usage)  # what earlier steps have used
+        self._usage: dict[str, int] = dict(run.usage)
         self._model = str(getattr(provider, "model", ""))
         self._facts = {**bulletin.ids(run), "worker": run.worker, "provider": run.provider, "model": self._model}
         self._trace = RunTrace(run.pk, run.conversation_id, run.attempt, run.worker)
@@ -80,12 +94,16 @@ class Runner:
             outcome = Outcome(State.CANCELLED)
         else:
             self._trace.calls(self.run.provider, self._model)
-            self._reply = asyncio.create_task(self._collect(), name=f"reply-{self.run.pk}")
+            self._reply = asyncio.create_task(self._loop.complete(self._turn), name=f"reply-{self.run.pk}")
             await asyncio.wait([self._reply])
+            if self._waits(self._reply):
+                self._account(Outcome(State.WAITING))
+                self._trace.ended(State.WAITING.value, "")
+                return
             outcome = self._outcome(self._reply)
             self._account(outcome)
         try:
-            await self._host.commit.flush(self._pen)
+            await self._writer.flush()
         except Lost:
             outcome = Outcome(State.CANCELLED)
         except DatabaseError:
@@ -94,28 +112,42 @@ class Runner:
         await self._end(outcome, handing_over=handing_over)
         self._trace.ended("handed_over" if handing_over else outcome.state.value, outcome.fields.get("error_code", ""))
 
-    async def _collect(self) -> str:
+    async def _ask(self, turn: Turn) -> str:
         """Write what the provider says and return why it ended."""
         stop_reason = ""
-        async with aclosing(cast("Any", self._provider.reply(self._turn))) as events:
+        writer = self._writer
+        self._before = self._usage
+        async with aclosing(cast("Any", self._provider.reply(turn))) as events:
             async for event in events:
                 match event:
                     case Text(text):
-                        if self._pen.offset == 0:
+                        if not writer.is_at("text"):
+                            await writer.begin_text()
+                        if not writer.has_begun:
                             self._trace.first_text()
-                        self._host.commit.write(self._pen, _UNSTORABLE.sub("\ufffd", text))
+                        writer.write(_UNSTORABLE.sub("\ufffd", text))
                     case Usage(tokens):
-                        # Only what the log can hold: a bad number must not keep a run from ending.
-                        self._usage = {
-                            name: count for name, count in tokens.items() if type(count) is int and count < MOST_TOKENS
-                        }
+                        self._usage = self._with(tokens)
                     case Stopped(reason):
                         stop_reason = reason
                     case Notice():
                         self._tell(event)
+                    case _:
+                        await writer.take(event)
         return stop_reason
 
-    def _outcome(self, reply: asyncio.Task[str]) -> Outcome:
+    def _with(self, tokens: Mapping[str, Any]) -> dict[str, int]:
+        """What this step and those before it have used."""
+        # Only what the log can hold: a bad number must not keep a run from ending.
+        now = {name: count for name, count in tokens.items() if type(count) is int and count < MOST_TOKENS}
+        return {name: self._before.get(name, 0) + now.get(name, 0) for name in {**self._before, **now}}
+
+    @staticmethod
+    def _waits(reply: "asyncio.Task[str | None]") -> bool:
+        """It was given back until a person has decided: there is nothing to end."""
+        return not reply.cancelled() and reply.exception() is None and reply.result() is None
+
+    def _outcome(self, reply: "asyncio.Task[str | None]") -> Outcome:
         if reply.cancelled() and (self._unwanted or self._leaving):
             return Outcome(State.CANCELLED)
         # A cancel that nobody here asked for came from inside the provider and is an error like any other.
@@ -136,7 +168,9 @@ class Runner:
     def _account(self, outcome: Outcome) -> None:
         """What the call has cost, and what became of it. An attempt that is given back was paid for, too."""
         code, stop_reason = outcome.fields.get("error_code", ""), outcome.fields.get("stop_reason", "")
-        metrics.spent(self.run.provider, self._model, self._usage, settings.CHAT_PRICES)
+        before = self.run.usage  # counted when it was given back
+        spent = {name: count - before.get(name, 0) for name, count in self._usage.items()}
+        metrics.spent(self.run.provider, self._model, spent, settings.CHAT_PRICES)
         self._trace.answered(self._usage, stop_reason, code)
         if code and code != "storage":
             metrics.provider_failed(self.run.provider, code, retried=False)

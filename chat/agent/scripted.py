@@ -23,19 +23,25 @@ prompt alone. A directive is a word of its own, in lower case, anywhere in that 
 | `/rate N`      | N tokens per second (40 unless told); 0: as fast as possible                            |
 | `/usage`       | counts tokens after each token, not after every fiftieth                                |
 
+| acts           | each on a line of its own, before everything else                                       |
+|----------------|-----------------------------------------------------------------------------------------|
+| `/think TEXT`  | thinks TEXT                                                                             |
+| `/tool NAME {…}` | asks for a tool with these arguments; what it found is then said, or the rest is      |
+
 What is said is said in the order written, up to the first directive that ends the answer. How counts wherever
 it stands. With neither `/echo` nor `/long` it is the Markdown, or nothing if `/fail` or `/refuse` ends it.
 """
 
 import asyncio
 import re
-import zlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
+from chat.agent.acts import acts_in, found_in, perform
+from chat.agent.demonstration import demonstration, text_of
 from chat.agent.provider import (
-    STOPPED_MARK,
     PromptMessage,
     ProviderError,
     ProviderEvent,
@@ -120,6 +126,12 @@ class Scripted:
         script = script_for(turn)
         if script.end.how == "fail-before":
             raise _error(script.end)
+        acts = acts_in(asked_in(turn.prompt)) if turn.step == 0 else ()
+        async with aclosing(perform(acts, turn, script.rate)) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, Stopped):
+                    return
         asked, said = sum(len(text.split()) for text in _texts(turn.prompt)), 0
         await asyncio.sleep(script.slow)
         yield _usage(asked, said)
@@ -161,7 +173,9 @@ def script_for(turn: Turn) -> Script:
             speech.append(Count(int(value)))
         elif end is None:
             end = _ENDS.get(name) or End("fail", value)
-    if not speech and (end is None or end.how == "hang" or end.lost or end.value == "max_tokens"):
+    if not speech and turn.step and end is None:
+        speech.append(Say(found_in(turn.prompt)))
+    elif not speech and (end is None or end.how == "hang" or end.lost or end.value == "max_tokens"):
         speech.append(Say(demonstration(turn.prompt)))
     return Script(
         speech=tuple(speech),
@@ -175,21 +189,6 @@ def script_for(turn: Turn) -> Script:
 def long_text(number: int) -> str:
     """What `/long number` says."""
     return " ".join(f"word{n}" for n in range(1, number + 1))
-
-
-def demonstration(prompt: Sequence[PromptMessage]) -> str:
-    """Markdown of every kind, worth watching at 40 tokens a second: the same prompt gives the same text."""
-    asked = " ".join(asked_in(prompt).split()) or "nothing at all"
-    words = asked.split()
-    return _DEMONSTRATION.format(
-        remembered=_remembered(prompt),
-        opening=_OPENINGS[zlib.crc32(asked.encode()) % len(_OPENINGS)],
-        quote=asked if len(asked) <= 120 else asked[:119] + "…",
-        words=len(words),
-        characters=len(asked),
-        longest=max(words, key=len)[:40].replace("|", "¦"),
-        turns=sum(message["role"] == "user" for message in prompt),
-    )
 
 
 async def _due(start: float, number: int, rate: float) -> None:
@@ -212,88 +211,4 @@ def _usage(asked: int, said: int) -> Usage:
 
 def _texts(prompt: Sequence[PromptMessage]) -> Iterator[str]:
     for message in prompt:
-        yield _text(message)
-
-
-def _text(message: PromptMessage) -> str:
-    return "\n".join(str(block.get("text", "")) for block in message["content"] if block.get("type") == "text")
-
-
-def _remembered(prompt: Sequence[PromptMessage]) -> str:
-    """Shows that a stopped answer is part of the prompt."""
-    answers = [_text(message) for message in prompt if message["role"] == "assistant"]
-    if not answers or not answers[-1].endswith(STOPPED_MARK):
-        return ""
-    last = " ".join(answers[-1].removesuffix(STOPPED_MARK).split()[-6:])
-    return f"You stopped me at “… {last}”, and I know it.\n\n" if last else "You stopped me at once.\n\n"
-
-
-_OPENINGS = (
-    "Here is an answer that takes its time, so that there is something to watch.",
-    "Let me answer slowly: what is worth seeing is how it arrives.",
-    "Good. This answer is made of words, and of every other thing that Markdown has.",
-)
-_DEMONSTRATION = """\
-{remembered}{opening} You wrote:
-
-> {quote}
-
-## What to try while this is written
-
-1. **Open this conversation on a second device.** It shows the same words at the same place, \
-and goes on with the next one.
-2. **Close this page and come back.** Nobody has to watch: the answer is written by a worker, \
-and you find all of it.
-3. **Switch the network off for a moment.** The page says so, and continues afterwards with the very next \
-word, \
-without a gap and without a repetition.
-4. **Press stop on any screen.** The call to the model ends, and every screen knows it. \
-Then send something: the answer begins with the words I was stopped at.
-
-## How it works
-
-Every piece of this text is an *event* in one append-only log. An event has a serial number without gaps, \
-and it is \
-stored before anybody sees it. A device knows the last serial it has applied, and nothing else. So \
-whatever happens \
-to a connection, the next question is always the same one:
-
-```python
-async def follow(conversation, device):
-    cursor = device.cursor
-    while True:
-        async for event in conversation.events(after=cursor):
-            assert event.after <= cursor < event.serial
-            device.show(event)
-            cursor = event.serial
-        await conversation.news()
-```
-
-The news may get lost, the log may not. That is why the reader looks at the serials and not at the news, \
-and why it also looks again from time to time without any.
-
-## Your message in figures
-
-| What | How much |
-|---|---:|
-| Words | {words} |
-| Characters | {characters} |
-| Longest word | {longest} |
-| Your messages so far | {turns} |
-
-### What a lost connection means
-
-- For **you**: a short pause, then the rest.
-- For **the answer**: nothing. It is written to the end.
-- For **other people here**: nothing. They did not even notice.
-
-A connection that ends is not a wish, and `stop` is one. Programs that cannot tell the two apart have to \
-choose \
-what they break: either the answer that you wanted, or the button that should have ended it. Here the wish \
-is an \
-event with an id of its own, it is stored before it is carried out, and it does no harm to send it twice.
-
-That was all. Ask me `/long 400` for a longer one, or `/rate 200 /long 2000` for a fast one. ~~I could go \
-on.~~ \
-I have said what I was told to say.
-"""
+        yield text_of(message)

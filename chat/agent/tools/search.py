@@ -15,7 +15,7 @@ from pydantic import Field
 from chat.agent.standing import participations
 from chat.agent.tool import Context, ToolRefused
 from chat.models import Message
-from chat.models.message import text_in
+from chat.models.parts import text_in
 
 MAX_WORDS = 10
 MAX_CONVERSATIONS = 200  # the newest

@@ -15,7 +15,7 @@ from django.db import transaction
 from chat.batches import Delta
 from chat.group_commit import commit
 from chat.models import Conversation, Device, Participant, Role, Run
-from chat.models.run import State
+from chat.models.state import State
 from chat.pages.accounts import DEMO_ACCOUNTS
 
 ADMIN = ("admin", "admin-demo")

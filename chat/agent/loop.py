@@ -1,0 +1,142 @@
+"""An agent's turn: ask the model, do what it asks for, ask again, until it has nothing more to ask for.
+
+What was said and done is read from the answer's parts each time. So a turn that waited for a person, perhaps
+through a restart of everything, goes on like any other.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from chat.agent.provider import Turn
+from chat.agent.tool import Context, Tool, ToolError
+from chat.agent.writer import Writer
+from chat.approval import arguments_hash, visible
+from chat.host import Host
+from chat.models import Run
+from chat.models.answering import Answering
+from chat.models.parts import RESULTS, STARTABLE, Part, unanswered
+
+logger = logging.getLogger(__name__)
+
+MAX_STEPS = "max_steps"  # why a turn stopped that would have gone on
+PROGRESS_SECONDS = 30.0
+
+
+class Loop:
+    """`ask` calls the provider once and returns why it stopped; `turn_at` is what it is asked at a step; `used` counts
+    tokens.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        run: Run,
+        writer: Writer,
+        tools: Mapping[str, Tool],
+        *,
+        ask: Callable[[Turn], Awaitable[str]],
+        turn_at: Callable[[int], Turn],
+        used: Callable[[], dict[str, int]],
+    ) -> None:
+        self._host, self._run, self._writer, self._tools = host, run, writer, tools
+        self._answering = Answering(run)
+        self._ask, self._turn_at, self._used = ask, turn_at, used
+
+    async def complete(self, turn: Turn) -> str | None:
+        """Why the provider stopped in the end; None if the run was given back, to wait for a person."""
+        step = turn.step
+        if step and not await self._act():
+            return None
+        while True:
+            if step >= settings.CHAT_MAX_STEPS:
+                return MAX_STEPS
+            if step:
+                turn = await self._host.database.run(self._turn_at, step)
+            self._writer.step, self._writer.calls = step, 0
+            reason = await self._ask(turn)
+            await self._writer.flush()
+            if not self._writer.calls and reason != "pause_turn":
+                return reason
+            await self._writer.close()
+            if self._writer.calls and not await self._act():
+                return None
+            step += 1
+
+    async def _act(self) -> bool:
+        """Execute what was asked for. False: some of it waits for a person, and so does the run."""
+        while True:
+            parts = await self._host.database.run(self._answering.parts)
+            calls = unanswered(parts)
+            approvals = {call["call"]: self._approval(call) for call in calls if self._needs_approval(call)}
+            if approvals:
+                await self._host.database.run(self._answering.ask, approvals, settings.CHAT_APPROVAL_SECONDS)
+            ready = [call for call in calls if call["status"] in STARTABLE and call["call"] not in approvals]
+            if ready:
+                await self._execute_all(ready)
+            elif not calls:
+                return True
+            elif begun := [call for call in calls if call["status"] == "running"]:
+                for call in begun:  # nobody knows what became of it, and it is not for us to try again
+                    await self._host.database.run(self._answering.finish, call["call"], "unknown", RESULTS["unknown"])
+            elif await self._host.database.run(self._answering.wait, self._used()):
+                return False
+
+    async def _execute_all(self, calls: list[Part]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(self._execute(call), name=f"tool-{call['name']}")
+        except ExceptionGroup as errors:  # no tool's: those are results
+            raise errors.exceptions[0] from None
+
+    async def _execute(self, call: Part) -> None:
+        if not await self._host.database.run(self._answering.start, call["call"]):
+            return
+        outcome, text = await self._result(call)
+        await self._host.database.run(self._answering.finish, call["call"], outcome, text)
+
+    async def _result(self, call: Part) -> tuple[str, str]:
+        tool = self._tools.get(call["name"])
+        if tool is None:
+            return "error", f"There is no tool {call['name']}."
+        if call.get("input") is None:
+            return "error", "The arguments are not a JSON object."
+        context = Context(
+            user=self._run.requested_by,
+            conversation=self._run.conversation_id,
+            run=self._run.pk,
+            call=UUID(call["call"]),
+            cancelled=asyncio.Event(),
+            query=self._host.database.run,
+            show=self._show,
+        )
+        try:
+            return "done", await tool.call(context, call["input"])
+        except ToolError as error:
+            return "error", error.message
+        finally:
+            context.cancelled.set()
+
+    def _needs_approval(self, call: Part) -> bool:
+        tool = self._tools.get(call["name"])
+        if call["status"] != "asked" or tool is None or not tool.needs_approval or call.get("input") is None:
+            return False
+        try:
+            tool.check(call["input"])
+        except ToolError:
+            return False  # nobody is asked about what cannot be done
+        return True
+
+    def _approval(self, call: Part) -> dict[str, Any]:
+        text = json.dumps(call["input"], ensure_ascii=False, indent=2)
+        return {"hash": arguments_hash(call["name"], call["input"]), "shown": visible(text)}
+
+    async def _show(self, text: str) -> None:
+        frame = {"type": "progress", "run": str(self._run.pk), "text": text, "expires_in": PROGRESS_SECONDS}
+        self._host.desk.whisper(self._run.conversation_id, frame, "")

@@ -1,0 +1,96 @@
+"""Puts what a provider says into the parts of an answer: one after the other, each announced before its text.
+
+An answer that is only text, which most are, is announced by nothing: its words are part 0.
+"""
+
+import uuid
+from typing import Any
+
+from chat.agent.provider import Block, Reasoned, Reasoning, ToolAsked, ToolInput, ToolReady
+from chat.group_commit import Pen
+from chat.host import Host
+from chat.models import Run
+from chat.models.answering import Answering
+
+
+class Writer:
+    """One attempt's. `step` is set by who calls the provider; `calls` are those it asked for since."""
+
+    def __init__(self, host: Host, run: Run) -> None:
+        assert run.answer is not None
+        self.step = 0
+        self.calls = 0
+        self._host = host
+        self._run = run
+        self._answering = Answering(run)
+        self._is_first = not run.answer.parts
+        self._kind = ""  # of the part that is open; empty: none is
+        self._pen = self._new_pen(0)
+
+    def is_at(self, kind: str) -> bool:
+        """Whether the part that is open is of this type."""
+        return self._kind == kind
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a word was written."""
+        return self._pen.offset > 0
+
+    async def begin_text(self) -> None:
+        """What is written next is text that is said."""
+        if self._is_first:
+            self._kind, self._is_first = "text", False
+        else:
+            await self._turn({"type": "text"})
+
+    def write(self, text: str) -> None:
+        """Some more of the part that is open. Raises what made an earlier commit impossible."""
+        self._host.commit.write(self._pen, text)
+
+    async def take(self, event: Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Block) -> None:
+        """Everything that is not said."""
+        match event:
+            case Reasoning(text):
+                if not self.is_at("reasoning"):
+                    await self._turn({"type": "reasoning"})
+                self.write(text)
+            case Reasoned(signature, data):
+                if not self.is_at("reasoning"):
+                    await self._turn({"type": "reasoning"})
+                await self.close(**({"data": data} if data else {"signature": signature}))
+            case ToolAsked(id, name):
+                self.calls += 1
+                await self._turn({"type": "tool_use", "call": str(uuid.uuid4()), "id": id, "name": name})
+            case ToolInput(text):
+                if self.is_at("tool_use"):
+                    self.write(text)
+            case ToolReady(input):
+                if self.is_at("tool_use"):
+                    await self.close(input=input, status="asked")
+            case Block(block):
+                await self._turn({"type": "block"})
+                await self.close(block=block)
+
+    async def close(self, **fields: Any) -> None:
+        """The part that is open is complete."""
+        if self._kind:
+            await self._turn(None, **fields)
+
+    async def flush(self) -> None:
+        """Return when all that was written is committed; raise if it could not be."""
+        await self._host.commit.flush(self._pen)
+
+    async def _turn(self, opening: dict[str, Any] | None, **fields: Any) -> None:
+        await self.flush()
+        closing = {"state": "done", **fields} if self._kind else None
+        if opening is not None:
+            opening = {**opening, "step": self.step}
+        number = await self._host.database.run(self._answering.turn, closing=closing, opening=opening)
+        self._kind, self._is_first = opening["type"] if opening is not None else "", False
+        if number is not None:
+            self._pen = self._new_pen(number)
+
+    def _new_pen(self, part: int) -> Pen:
+        run = self._run
+        assert run.answer_id is not None
+        return Pen(run.pk, run.attempt, run.conversation_id, run.answer_id, part)
