@@ -149,6 +149,17 @@ class Retry(Signal):
     run: UUID
 
 
+class Decide(Signal):
+    """Allow what a tool is about to do, or do not. The first decision stands."""
+
+    type: Literal["tool.decide"]
+    run: UUID
+    call: UUID
+    decision: Literal["approve", "deny"]
+    arguments_hash: Annotated[str, Field(max_length=64)] = Field(description="of what you were shown")
+    reason: Annotated[str, Field(max_length=500), AfterValidator(_clean)] = ""
+
+
 class QueueEdit(Signal):
     """Change a waiting message."""
 
@@ -208,7 +219,7 @@ class Ping(BaseModel):
     type: Literal["ping"]
 
 
-Spoken = Send | Cancel | Retry | QueueEdit | QueueRemove | QueueMove | Rename | Read
+Spoken = Send | Cancel | Retry | Decide | QueueEdit | QueueRemove | QueueMove | Rename | Read
 AnySignal = Annotated[Spoken | Flow | Typing | Ping, Field(discriminator="type")]
 SIGNALS: TypeAdapter[Spoken | Flow | Typing | Ping] = TypeAdapter(AnySignal)
 

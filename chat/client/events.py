@@ -4,45 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Who:
-    """Who did something, and from where."""
-
-    user: str
-    device: str | None
-    device_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a message. `type` is `text` so far; `state` is `done`, or how its run ended."""
-
-    type: str
-    text: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a run failed or was interrupted."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended. `reason`: completed, cancelled, failed or interrupted."""
-
-    prompt: str
-    place: int | None
-    reason: str
-    stop_reason: str
-    by: Who | None
-    error: Problem | None
-    retryable: bool
-    usage: Mapping[str, int]
+from chat.client.facts import Ending, Part, Problem, Who
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +53,97 @@ class MessageSnapshot(Event):
     part: int
     offset: int
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartStarted(Event):
+    """The answer's next part begins. Part 0 is text if nothing announces it."""
+
+    type: ClassVar[str] = "part.started"
+    message: str
+    run: str
+    part: int
+    kind: str
+    step: int = 0
+    call: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartEnded(Event):
+    """It is complete, or cut off. `length` in code points."""
+
+    type: ClassVar[str] = "part.ended"
+    message: str
+    run: str
+    part: int
+    state: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCalled(Event):
+    """A call is executed now, for the only time."""
+
+    type: ClassVar[str] = "tool.called"
+    message: str
+    run: str
+    part: int
+    call: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult(Event):
+    """What became of a call, as the answer's next part."""
+
+    type: ClassVar[str] = "tool.result"
+    message: str
+    run: str
+    part: int
+    call: str
+    name: str
+    text: str
+    outcome: str
+    error: bool
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRequested(Event):
+    """A call waits for a person. Decide with `hash`."""
+
+    type: ClassVar[str] = "approval.requested"
+    message: str
+    run: str
+    part: int
+    call: str
+    name: str
+    hash: str
+    shown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalDecided(Event):
+    """The decision, once. `by` is None if nobody made it in time."""
+
+    type: ClassVar[str] = "approval.decided"
+    message: str
+    run: str
+    part: int
+    call: str
+    decision: str
+    by: Who | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWaiting(Event):
+    """It waits for a person."""
+
+    type: ClassVar[str] = "run.waiting"
+    run: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from chat.client import events
 from chat.client.errors import Unreadable
-from chat.client.events import Ending, Event, Part
+from chat.client.events import Event
+from chat.client.facts import Ending, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class SnapshotAnswer:
     message: str | None
     state: str
     cancelling: bool
-    text: str
+    parts: tuple[Part, ...]
     ending: Ending | None
 
 
@@ -157,6 +158,7 @@ class Ack(Frame):
     outcome: str = ""
     reason: str = ""
     runs: tuple[str, ...] = ()
+    decision: str = ""
     order: tuple[str, ...] = ()
 
 

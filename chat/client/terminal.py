@@ -7,7 +7,7 @@ from typing import TextIO
 
 from chat.client import events, frames
 from chat.client.conversation import Conversation
-from chat.client.events import Ending
+from chat.client.facts import Ending
 from chat.client.machine import State
 from chat.client.reader import Delivered
 from chat.client.view import Answer, Turn, View

@@ -1,9 +1,11 @@
 """The conversation as it reads: a small reducer over what the client delivers. Text is there ready-made."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from chat.client import events as log
-from chat.client import frames
+from chat.client import facts, frames
 from chat.client.frames import Snapshot, SnapshotTurn
 from chat.client.reader import Delivered
 
@@ -16,10 +18,28 @@ class Answer:
 
     run: str
     message: str = ""  # its id; empty until the run starts
-    text: str = ""
+    parts: list[facts.Part] = field(default_factory=list)
     state: str = "queued"
     cancelling: bool = False
-    ending: log.Ending | None = None
+    ending: facts.Ending | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says, without what was thought and done."""
+        return said(self.parts)
+
+    def write(self, part: int, offset: int, text: str) -> None:
+        """From `offset` on the text of this part is this. Of what came before we were there is nothing here."""
+        while part >= len(self.parts):
+            self.parts.append(facts.Part("text", "", "open"))
+        known = self.parts[part]
+        self.parts[part] = replace(known, text=known.text[:offset] + text)
+
+    def change(self, part: int, **fields: Any) -> None:
+        """Something else about it."""
+        if part >= len(self.parts):
+            self.write(part, 0, "")
+        self.parts[part] = replace(self.parts[part], **fields)
 
     @property
     def is_live(self) -> bool:
@@ -90,7 +110,7 @@ class View:
             case Snapshot():
                 self._snapshot(frame)
             case frames.SnapshotText() | log.MessageDelta() | log.MessageSnapshot():
-                self._text(frame.message, frame.offset, frame.text)
+                self._text(frame.message, frame.part, frame.offset, frame.text)
             case log.MessageCreated():
                 self._created(frame)
             case log.MessageEdited():
@@ -120,14 +140,19 @@ class View:
                 answer = self._answer(turn, frame.run)
                 answer.state, answer.message = "running", frame.message
                 self._written[frame.message] = answer
+            case log.RunWaiting() if frame.run in self._answers:
+                self._answers[frame.run][1].state = "waiting"
             case log.RunCancelling() if frame.run in self._answers:
                 self._answers[frame.run][1].cancelling = True
             case log.RunEnded() if frame.run in self._answers:
                 turn, answer = self._answers[frame.run]
                 self._place(turn, frame.place)
+                for number, part in enumerate(answer.parts):
+                    if part.state == "open":  # of an answer that was only text nothing else was said
+                        answer.change(number, state="done" if frame.reason == "completed" else frame.reason)
                 answer.state, answer.ending, answer.cancelling = frame.reason, frame.ending, False
             case _:
-                pass
+                self._part(frame)
 
     def _snapshot(self, frame: Snapshot) -> None:
         self.title, self.older = frame.title, frame.older
@@ -145,7 +170,7 @@ class View:
         self._turns[turn.message] = new
         for given in turn.answers:
             answer = self._answer(new, given.run)
-            answer.message, answer.text, answer.state = given.message or "", given.text, given.state
+            answer.message, answer.parts, answer.state = given.message or "", list(given.parts), given.state
             answer.cancelling, answer.ending = given.cancelling, given.ending
             if answer.message:
                 self._written[answer.message] = answer
@@ -157,10 +182,41 @@ class View:
         if frame.place is None and frame.message not in self.order:
             self.order.append(frame.message)
 
-    def _text(self, message: str, offset: int, text: str) -> None:
-        holder = self._turns.get(message) or self._written.get(message)
-        if holder is not None:
-            holder.text = holder.text[:offset] + text
+    def _text(self, message: str, part: int, offset: int, text: str) -> None:
+        if message in self._turns:
+            turn = self._turns[message]
+            turn.text = turn.text[:offset] + text
+        elif message in self._written:
+            self._written[message].write(part, offset, text)
+
+    def _part(self, frame: Delivered) -> None:
+        """What an answer is made of besides streamed text."""
+        answer = self._written.get(getattr(frame, "message", ""))
+        if answer is None:
+            return
+        match frame:
+            case log.PartStarted():
+                told = {"type": frame.kind, "state": "open", "step": frame.step, "call": frame.call, "name": frame.name}
+                answer.change(frame.part, **told)
+            case log.PartEnded():
+                answer.change(frame.part, state=frame.state)
+                if answer.parts[frame.part].type == "tool_use":
+                    answer.change(frame.part, status="asked" if frame.state == "done" else "cancelled")
+            case log.ToolCalled():
+                answer.change(frame.part, status="running")
+            case log.ToolResult():
+                told = {"call": frame.call, "name": frame.name, "outcome": frame.outcome, "error": frame.error}
+                answer.change(frame.part, type="tool_result", text=frame.text, state="done", step=frame.step, **told)
+                for number, part in enumerate(answer.parts):
+                    if part.type == "tool_use" and part.call == frame.call:
+                        answer.change(number, status=frame.outcome)
+            case log.ApprovalRequested():
+                answer.change(frame.part, status="waiting", approval=facts.Approval(frame.hash, frame.shown))
+            case log.ApprovalDecided():
+                asked = answer.parts[frame.part].approval if frame.part < len(answer.parts) else None
+                asked = asked or facts.Approval("", "")
+                decided = replace(asked, decision=frame.decision, by=frame.by, reason=frame.reason)
+                answer.change(frame.part, status=frame.decision, approval=decided)
 
     def _removed(self, message: str) -> None:
         turn = self._turns.pop(message, None)
@@ -182,5 +238,5 @@ class View:
             self.order.remove(turn.message)
 
 
-def said(parts: tuple[log.Part, ...]) -> str:
-    return "".join(part.text for part in parts)
+def said(parts: Iterable[facts.Part]) -> str:
+    return "".join(part.text for part in parts if part.type == "text")

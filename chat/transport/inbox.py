@@ -10,8 +10,9 @@ from uuid import UUID
 from chat import tracing
 from chat.errors import Code, Refused
 from chat.models import Run
+from chat.models.answering import decide
 from chat.transport.access import Access
-from chat.wire import Cancel, QueueEdit, QueueMove, QueueRemove, Read, Rename, Retry, Send, Spoken
+from chat.wire import Cancel, Decide, QueueEdit, QueueMove, QueueRemove, Read, Rename, Retry, Send, Spoken
 
 
 def carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
@@ -41,6 +42,16 @@ def _carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
         case Retry():
             run = _run(access, signal.run)
             return conversation.retry(by=by, run=run, device=device, client_id=signal.id)
+        case Decide():
+            return decide(
+                _run(access, signal.run),
+                by=by,
+                device=device,
+                call=str(signal.call),
+                approve=signal.decision == "approve",
+                reason=signal.reason,
+                arguments_hash=signal.arguments_hash,
+            )
         case QueueEdit():
             return conversation.queue.edit(by=by, device=device, message=signal.message, text=signal.text)
         case QueueRemove():

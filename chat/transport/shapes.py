@@ -22,6 +22,9 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+PartState = Literal["open", "done", "cancelled", "failed", "interrupted"]
+
+
 class Who(Shape):
     """Who did something, and from where."""
 
@@ -30,12 +33,77 @@ class Who(Shape):
     device_name: str
 
 
-class Part(Shape):
-    """A piece of a message. `state` is `done`, or how its run ended."""
+Outcome = Literal["done", "error", "denied", "expired", "cancelled", "unknown"]
+Step = Annotated[int, Field(ge=0, description="which call of the model made it")]
+
+
+class Approval(Shape):
+    """What a person is asked to allow, and what they said. `shown`: the arguments, with nothing invisible in them."""
+
+    hash: str
+    shown: str
+    decision: Literal["approved", "denied", "expired"] = "approved"
+    by: Who | None = None
+    reason: str = ""
+
+
+class TextPart(Shape):
+    """Something said. `state` is `open` while it is written, then `done`, or how its run ended."""
 
     type: Literal["text"]
     text: str
-    state: Literal["done", "cancelled", "failed", "interrupted"]
+    state: PartState
+    step: Step = 0
+
+
+class ReasoningPart(Shape):
+    """Something thought. Empty where the provider hides it."""
+
+    type: Literal["reasoning"]
+    text: str
+    state: PartState
+    step: Step = 0
+
+
+class ToolUsePart(Shape):
+    """A tool the model asked for; `text` is its arguments as JSON. `status` is missing while they arrive."""
+
+    type: Literal["tool_use"]
+    text: str
+    state: PartState
+    step: Step = 0
+    call: Id
+    name: str
+    status: Literal["asked", "waiting", "approved", "running"] | Outcome = "asked"
+    approval: Approval = Approval(hash="", shown="")
+
+
+class ToolResultPart(Shape):
+    """What a call came to."""
+
+    type: Literal["tool_result"]
+    text: str
+    state: PartState
+    step: Step = 0
+    call: Id
+    name: str
+    outcome: Outcome
+    error: bool
+
+
+class BlockPart(Shape):
+    """Something of the provider's own, of which a device sees only that it is there."""
+
+    type: Literal["block"]
+    text: str
+    state: PartState
+    step: Step = 0
+
+
+Part = Annotated[
+    TextPart | ReasoningPart | ToolUsePart | ToolResultPart | BlockPart,
+    Field(discriminator="type"),
+]
 
 
 class Problem(Shape):
@@ -86,6 +154,90 @@ class MessageSnapshot(_Event):
     part: int
     offset: int
     text: str
+
+
+class PartStarted(_Event):
+    """The answer's next part begins. Part 0 is text if nothing announces it."""
+
+    type: Literal["part.started"]
+    message: Id
+    run: Id
+    part: int
+    kind: Literal["text", "reasoning", "tool_use", "block"]
+    step: Step = 0
+    call: Id = ""
+    name: str = ""
+
+
+class PartEnded(_Event):
+    """It is complete, or cut off. `length` in code points."""
+
+    type: Literal["part.ended"]
+    message: Id
+    run: Id
+    part: int
+    state: PartState
+    length: int
+
+
+class ToolCalled(_Event):
+    """A call is executed now, for the only time."""
+
+    type: Literal["tool.called"]
+    message: Id
+    run: Id
+    part: int
+    call: Id
+    name: str
+
+
+class ToolResult(_Event):
+    """What became of a call, as the answer's next part."""
+
+    type: Literal["tool.result"]
+    message: Id
+    run: Id
+    part: int
+    step: Step = 0
+    call: Id
+    name: str
+    text: str
+    outcome: Outcome
+    error: bool
+
+
+class ApprovalRequested(_Event):
+    """A call waits for a person. Decide with `hash`."""
+
+    type: Literal["approval.requested"]
+    message: Id
+    run: Id
+    part: int
+    call: Id
+    name: str
+    hash: str
+    shown: str
+
+
+class ApprovalDecided(_Event):
+    """The decision, once. `by` is null if nobody made it in time."""
+
+    type: Literal["approval.decided"]
+    message: Id
+    run: Id
+    part: int
+    call: Id
+    decision: Literal["approved", "denied", "expired"]
+    by: Who | None
+    reason: str
+
+
+class RunWaiting(_Event):
+    """Nothing happens until somebody has decided about each call that waits; then it is queued and started again."""
+
+    type: Literal["run.waiting"]
+    run: Id
+    message: Id
 
 
 class MessageEdited(_Event):
@@ -201,6 +353,13 @@ AnyEvent = Annotated[
     MessageCreated
     | MessageDelta
     | MessageSnapshot
+    | PartStarted
+    | PartEnded
+    | ToolCalled
+    | ToolResult
+    | ApprovalRequested
+    | ApprovalDecided
+    | RunWaiting
     | MessageEdited
     | MessageRemoved
     | QueueChanged
@@ -259,7 +418,7 @@ class SnapshotAnswer(Shape):
     message: Id | None
     state: Literal["queued", "running", "waiting", "completed", "cancelled", "failed", "interrupted"]
     cancelling: bool
-    text: str
+    parts: list[Part]
     ending: Ending | None
 
 
@@ -395,6 +554,13 @@ AnyFrame = Annotated[
     MessageCreated
     | MessageDelta
     | MessageSnapshot
+    | PartStarted
+    | PartEnded
+    | ToolCalled
+    | ToolResult
+    | ApprovalRequested
+    | ApprovalDecided
+    | RunWaiting
     | MessageEdited
     | MessageRemoved
     | QueueChanged

@@ -25,28 +25,34 @@ def _snapshot(conversation: UUID, encoding: str) -> tuple[int, list[str]]:
     return transcript.serial, [
         wire.control("snapshot", serial=transcript.serial, **body),
         *(
-            wire.control("snapshot.text", message=message, part=0, offset=offset, text=text)
-            for message, offset, text in rest
+            wire.control("snapshot.text", message=message, part=part, offset=offset, text=text)
+            for message, part, offset, text in rest
         ),
     ]
 
 
-def cut_texts(body: dict[str, Any]) -> list[tuple[str, int, str]]:
-    """Cut what is too long out of a JSON transcript: [(message, offset, text)] to send after it, in order."""
-    rest: list[tuple[str, int, str]] = []
+def cut_texts(body: dict[str, Any]) -> list[tuple[str, int, int, str]]:
+    """Cut what is too long out of a JSON transcript: [(message, part, offset, text)] to send after it, in order."""
+    rest: list[tuple[str, int, int, str]] = []
     room = SNAPSHOT_TEXT
 
-    def cut(message: str, text: str) -> str:
+    def cut(message: str, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         nonlocal room
-        start = min(room, len(text))
-        room -= start
-        rest.extend((message, at, text[at : at + wire.MAX_TEXT]) for at in range(start, len(text), wire.MAX_TEXT))
-        return text[:start]
+        short = []
+        for number, part in enumerate(parts):
+            text = part["text"]
+            start = min(room, len(text))
+            room -= start
+            rest.extend(
+                (message, number, at, text[at : at + wire.MAX_TEXT]) for at in range(start, len(text), wire.MAX_TEXT)
+            )
+            short.append({**part, "text": text[:start]})
+        return short
 
     for turn in reversed(body["turns"]):
         for answer in reversed(turn["answers"]):
-            answer["text"] = cut(answer["message"], answer["text"])
-        turn["parts"] = [{**part, "text": cut(turn["message"], part["text"])} for part in turn["parts"]]
+            answer["parts"] = cut(answer["message"], answer["parts"])
+        turn["parts"] = cut(turn["message"], turn["parts"])
     for waiting in body["queue"]:
-        waiting["parts"] = [{**part, "text": cut(waiting["message"], part["text"])} for part in waiting["parts"]]
+        waiting["parts"] = cut(waiting["message"], waiting["parts"])
     return rest

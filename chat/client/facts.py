@@ -1,0 +1,67 @@
+"""What the events of the log are about, as types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who did something, and from where."""
+
+    user: str
+    device: str | None
+    device_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What a person is asked to allow, and what they said; `decision` is empty until then.
+
+    `shown`: the arguments, with nothing invisible in them.
+    """
+
+    hash: str
+    shown: str
+    decision: str = ""
+    by: Who | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a message. `type`: text, reasoning, tool_use, tool_result or block; the protocol page says what
+    else each has. `state` is `open` while it is written, then `done`, or how its run ended.
+    """
+
+    type: str
+    text: str
+    state: str
+    step: int = 0
+    call: str = ""
+    name: str = ""
+    status: str = ""
+    approval: Approval | None = None
+    outcome: str = ""
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a run failed or was interrupted."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended. `reason`: completed, cancelled, failed or interrupted."""
+
+    prompt: str
+    place: int | None
+    reason: str
+    stop_reason: str
+    by: Who | None
+    error: Problem | None
+    retryable: bool
+    usage: Mapping[str, int]
