@@ -16,14 +16,16 @@ from chat.log import Logged
 from chat.markup import exactly
 from chat.models import Conversation, Kind, Message, Run
 from chat.models.event import TEXT_KINDS
-from chat.models.run import LIVE
+from chat.models.parts import Part, calls_in
+from chat.models.state import LIVE
 from chat.transcript import Answer, Transcript, people_of, queue_of, read_transcript
 
 
 def delta(event: Logged) -> str:
     """Some text of an answer being written. The one fragment made for every token: no template, no query."""
     text = exactly(event.payload["text"])
-    return f'<span data-append="text-{event.message}" data-offset="{event.payload["offset"]}">{text}</span>'
+    place = f"text-{event.message}-{event.payload['part']}"
+    return f'<span data-append="{place}" data-offset="{event.payload["offset"]}">{text}</span>'
 
 
 def render(conversation: UUID, events: Sequence[Logged]) -> str:
@@ -64,7 +66,11 @@ def _changed(conversation: Conversation, event: Logged, panels: dict[str, Callab
         case Kind.RUN_STARTED:
             panels["queue"] = lambda: queue(conversation)
             return prompt(UUID(event.payload["prompt"])) + answer(event.run)
-        case Kind.RUN_CANCELLING:
+        case Kind.PART_STARTED | Kind.PART_ENDED | Kind.TOOL_CALLED | Kind.TOOL_RESULT:
+            return part(event)
+        case Kind.APPROVAL_REQUESTED | Kind.APPROVAL_DECIDED:
+            return part(event)
+        case Kind.RUN_CANCELLING | Kind.RUN_WAITING:
             return run_bar(event.run)
         case Kind.RUN_ENDED:
             panels["queue"] = lambda: queue(conversation)
@@ -89,13 +95,33 @@ def prompt(message: UUID | None) -> str:
 
 
 def answer(run: UUID | None) -> str:
-    """One run's article: what it said so far only once it has ended, for deltas to follow while it has not."""
+    """One run's article. Of the part that is open there is no text: its deltas follow."""
     found = Run.objects.filter(pk__in=[run]).select_related("answer", "prompt").first()
     if found is None:
         return ""
-    text = found.answer.text if found.answer and not found.is_live else ""
-    shown = Answer(found, found.answer, text)
-    return render_to_string("chat/_answer.html", {"answer": shown})
+    parts = [without_open_text(one) for one in found.answer.parts] if found.answer else []
+    return render_to_string("chat/_answer.html", {"answer": Answer(found, found.answer, parts)})
+
+
+def part(event: Logged) -> str:
+    """One part of an answer, or of a tool's result both: what was asked for shows what became of it."""
+    found = Message.objects.filter(pk__in=[event.message]).first()
+    if found is None or event.run is None:
+        return ""
+    here = event.payload["part"]
+    calls = [number for number, one in calls_in(found.parts) if one["call"] == event.payload.get("call")]
+    context = {"message": found.pk, "run": event.run, "conversation": found.conversation_id}
+    return "".join(
+        render_to_string(
+            "chat/_part.html", {**context, "number": number, "part": without_open_text(found.parts[number])}
+        )
+        for number in sorted({here, *calls})
+    )
+
+
+def without_open_text(one: Part) -> Part:
+    """As it is stored, that of the part which is open has none."""
+    return {"text": "", **one}
 
 
 def run_bar(run: UUID | None) -> str:

@@ -11,7 +11,7 @@ from chat import news
 from chat.admin.lists import ReadOnly, listed, who
 from chat.errors import Refused
 from chat.models import Conversation, Participant, Role, Run
-from chat.models.run import LIVE, State
+from chat.models.state import LIVE, State
 
 
 class ParticipantInline(admin.TabularInline):  # type: ignore[type-arg]

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from chat.admin.lists import COUNTED, ReadOnly, who
 from chat.errors import Refused
 from chat.models import Event, Run
-from chat.models.run import ENDED, LIVE, STARTED, State, has_lapsed
+from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed
 
 NEAR = 200  # events of the conversation, among which a run's last one is looked for
 
@@ -97,16 +97,18 @@ class RunAdmin(ReadOnly):
     def status(self, run: Any) -> str:
         """A word for what it does now."""
         name = str(run.state)
-        if run.state in STARTED and run.lease_until < run.moment:
+        if run.state == State.RUNNING and run.lease_until < run.moment:
             name = "stuck"
-        elif run.state in STARTED and run.cancel_requested_at:
+        elif run.state == State.RUNNING and run.cancel_requested_at:
             name = "stopping"
         return format_html('<span class="status {}">{}</span>', name, name)
 
     @admin.display(ordering="lease_until")
     def lease(self, run: Any) -> str:
-        """For how long it still is its worker's."""
-        if run.state not in STARTED:
+        """For how long it still is its worker's, or people's to decide about."""
+        if run.state == State.WAITING and run.waits_until:
+            return f"waits for {ago(run.moment, run.waits_until)}".removesuffix(" ago") + " at most"
+        if run.state != State.RUNNING:
             return ""
         left = (run.lease_until - run.moment).total_seconds()
         return f"{left:.0f} s left" if left >= 0 else f"lapsed {ago(run.lease_until, run.moment)}"

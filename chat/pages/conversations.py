@@ -20,8 +20,8 @@ from django.views.decorators.http import require_GET, require_POST
 from chat.errors import Code, Refused
 from chat.fragments import live_of
 from chat.models import Conversation, Participant, Role, Run
-from chat.models.run import STARTED, State
-from chat.transcript import people_of, read_transcript
+from chat.models.state import State
+from chat.transcript import answer_of, people_of, read_transcript
 from chat.wire import read_serial
 
 PAGE_CONVERSATIONS = 30
@@ -78,7 +78,11 @@ def rows_of(user: Any) -> QuerySet[Participant]:
     return (
         Participant.objects.filter(user=user)
         .select_related("conversation")
-        .annotate(answering=Exists(runs.filter(state__in=STARTED)), waiting=Exists(runs.filter(state=State.QUEUED)))
+        .annotate(
+            answering=Exists(runs.filter(state=State.RUNNING)),
+            asking=Exists(runs.filter(state=State.WAITING)),
+            waiting=Exists(runs.filter(state=State.QUEUED)),
+        )
         .order_by("-conversation__updated_at", "pk")
     )
 
@@ -155,6 +159,19 @@ def answer_text(request: HttpRequest, pk: UUID, run: UUID) -> HttpResponse:
     if found.answer is None or found.is_live:
         raise Http404
     return HttpResponse(found.answer.text, content_type="text/plain; charset=utf-8")
+
+
+@require_GET
+@partial
+def part_text(request: HttpRequest, pk: UUID, message: UUID, number: int) -> HttpResponse:
+    """What was thought, for whoever opens it. `X-Part-State` says whether there is more to come."""
+    found = _participant(request, pk).conversation
+    run = get_object_or_404(found.runs.select_related("answer"), answer=message)
+    parts = answer_of(run, found.head).parts
+    if number >= len(parts) or parts[number]["type"] != "reasoning":
+        raise Http404
+    headers = {"X-Part-State": parts[number]["state"]}
+    return HttpResponse(parts[number]["text"], content_type="text/plain; charset=utf-8", headers=headers)
 
 
 @require_GET

@@ -3,7 +3,7 @@
  * that it was pressed; what then happens on the page is the server's word, the same on every device.
  */
 
-import { byId, onChanged } from "./page.js";
+import { byId, onChanged, page } from "./page.js";
 import { liveRuns } from "./status.js";
 
 const FALLBACK = 10_000; // ms without an answer, then the button can be pressed again
@@ -30,6 +30,7 @@ export class Controls {
     if (button === null || button.getAttribute("aria-disabled") === "true") return;
     const item = button.closest("#queue li");
     if (button.dataset.signal === "run.cancel") this.#cancel(button);
+    else if (button.dataset.decide) this.#decide(button);
     else if (button.dataset.signal) this.#simple(button);
     else if (button.dataset.move) this.#move(item, button);
     else if ("edit" in button.dataset) this.#edit(item);
@@ -96,6 +97,18 @@ export class Controls {
     const answer = await this.ask(signal, run ? { run } : { message });
     this.#done(button);
     if (answer.type === "nack") this.complain(answer.message);
+  }
+
+  /** The first decision stands, whoever made it; the page shows which. */
+  async #decide(button) {
+    const { decide, run, call, hash } = button.dataset;
+    const buttons = [byId(`approve-${call}`), byId(`deny-${call}`)];
+    for (const one of buttons) this.#pressed(one);
+    const answer = await this.ask("tool.decide", { run, call, decision: decide, arguments_hash: hash, reason: byId(`reason-${call}`).value });
+    for (const one of buttons) this.#done(one);
+    const wanted = decide === "approve" ? "approved" : "denied";
+    if (answer.type === "nack") this.complain(answer.message);
+    else if (answer.by && answer.by.user !== page.user && answer.decision !== wanted) this.complain(`${answer.by.user} was faster: it was ${answer.decision}.`);
   }
 
   async #move(item, button) {

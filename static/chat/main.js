@@ -11,6 +11,7 @@ import { byId, device, newId, onChanged } from "./page.js";
 import { startPanels } from "./panels.js";
 import { Scroll } from "./scroll.js";
 import { showConnection, showTransport, startStatus } from "./status.js";
+import { startThoughts } from "./thoughts.js";
 import { startWhispers, whisper } from "./whispers.js";
 
 const READ_EVERY = 4_000; // ms
@@ -90,6 +91,7 @@ startStatus(() => composer.settle());
 scroll.start();
 startWhispers();
 startCopy();
+startThoughts();
 new Controls({ ask, complain, cursor: () => frames.cursor });
 startPanels({
   rename: async (title) => {
