@@ -28,8 +28,8 @@ from django.utils import timezone
 from chat import log
 from chat.agent.scripted import long_text
 from chat.models import AccessToken, Conversation, Event, Kind, Message, Run
-from chat.models.message import text_parts
-from chat.models.run import State
+from chat.models.parts import text_parts
+from chat.models.state import State
 
 
 def session_of(user: User) -> str:

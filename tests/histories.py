@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chat.agent.claude import with_breakpoints
 from chat.agent.prompt import Said
 from chat.agent.provider import PromptMessage
-from chat.models.run import ENDED
+from chat.models.state import ENDED
 from tests.messages_rules import violations
 
 Parts = list[dict[str, Any]]

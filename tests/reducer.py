@@ -42,8 +42,13 @@ class View:
 
     def text_of(self, run: str) -> str:
         """What the run's answer says; nothing while the run is unknown or has not started."""
+        return "".join(part["text"] for part in self.parts_of(run) if part["type"] == "text")
+
+    def parts_of(self, run: str) -> list[dict[str, Any]]:
+        """What the run's answer is made of."""
         message = self.runs.get(run, {}).get("answer")
-        return self.messages[message]["text"] if message else ""
+        parts: list[dict[str, Any]] = self.messages[message]["parts"] if message else []
+        return parts
 
     def state_of(self, run: str) -> str:
         """The run's state; empty while it is unknown: an ack can be faster than the event."""
@@ -71,7 +76,7 @@ class View:
                 if answer["message"]:
                     self.messages[answer["message"]] = {
                         "role": "assistant",
-                        "text": answer["text"],
+                        "parts": answer["parts"],
                         "place": turn["place"],
                     }
                 run = {"state": answer["state"], "prompt": turn["message"], "answer": answer["message"]}
@@ -92,9 +97,52 @@ class View:
             self.order.append(waiting["message"])
 
     def _text(self, event: dict[str, Any]) -> None:
-        message = self.messages[event["message"]]
-        assert event["offset"] <= len(message["text"]), f"a hole in the text: {event}"
-        message["text"] = message["text"][: event["offset"]] + event["text"]
+        message, number = self.messages[event["message"]], event["part"]
+        if message["role"] == "user":  # the rest of a long one
+            message["text"] = message["text"][: event["offset"]] + event["text"]
+            return
+        parts = message["parts"]
+        if not parts:
+            assert number == 0, f"a part that never began: {event}"
+            parts.append({"type": "text", "text": "", "state": "open"})
+        part = parts[number]
+        assert event["offset"] <= len(part["text"]), f"a hole in the text: {event}"
+        part["text"] = part["text"][: event["offset"]] + event["text"]
+
+    def _part(self, event: dict[str, Any]) -> None:
+        parts, number = self.messages[event["message"]]["parts"], event["part"]
+        match event["type"]:
+            case "part.started":
+                assert number == len(parts), f"not the next part: {event}"
+                assert not parts or parts[-1]["state"] != "open", f"two parts at once: {event}"
+                named: dict[str, Any] = {name: event[name] for name in ("step", "call", "name") if name in event}
+                parts.append({"type": event["kind"], "text": "", "state": "open", **named})
+            case "part.ended":
+                if not parts and event["length"] == 0:
+                    parts.append({"type": "text", "text": "", "state": "open"})
+                part = parts[number]
+                assert part["state"] == "open", f"ended twice: {event}"
+                assert len(part["text"]) == event["length"], f"not the text that was written: {event}"
+                part["state"] = event["state"]
+                if part["type"] == "tool_use":
+                    part["status"] = "asked" if event["state"] == "done" else "cancelled"
+            case "tool.called":
+                assert parts[number]["status"] in {"asked", "approved"}, f"twice, or never allowed: {event}"
+                parts[number]["status"] = "running"
+            case "tool.result":
+                assert number == len(parts), f"not the next part: {event}"
+                [call] = [one for one in parts if one["type"] == "tool_use" and one["call"] == event["call"]]
+                call["status"] = event["outcome"]
+                told = {name: event[name] for name in ("call", "name", "step", "text", "outcome", "error")}
+                parts.append({"type": "tool_result", "state": "done", **told})
+            case "approval.requested":
+                parts[number]["status"] = "waiting"
+                parts[number]["approval"] = {"hash": event["hash"], "shown": event["shown"]}
+            case "approval.decided":
+                assert parts[number]["status"] == "waiting", f"decided twice: {event}"
+                parts[number]["status"] = event["decision"]
+                told = {name: event[name] for name in ("decision", "by", "reason")}
+                parts[number]["approval"] = {**parts[number]["approval"], **told}
 
     def _event(self, event: dict[str, Any]) -> None:
         run, message = event.get("run", ""), event.get("message", "")
@@ -110,6 +158,12 @@ class View:
                     self.order.append(message)
             case "message.delta" | "message.snapshot":
                 self._text(event)
+            case "part.started" | "part.ended" | "tool.called" | "tool.result":
+                self._part(event)
+            case "approval.requested" | "approval.decided":
+                self._part(event)
+            case "run.waiting":
+                self.runs[run]["state"] = "waiting"
             case "message.edited":
                 self.messages[message]["text"] = "".join(part["text"] for part in event["parts"])
             case "message.removed":
@@ -126,13 +180,16 @@ class View:
                 self._place(event["prompt"], event["place"])
                 self.runs[run].update(state="running", answer=message)
                 if message not in self.messages:
-                    self.messages[message] = {"role": "assistant", "text": "", "place": event["place"]}
+                    self.messages[message] = {"role": "assistant", "parts": [], "place": event["place"]}
             case "run.cancelling":
                 self.runs[run]["cancelling"] = True
             case "run.ended":
                 assert event["length"] == len(self.text_of(run)), "not the text that was written"
                 assert self.runs[run]["state"] in {"queued", "running", "waiting"}, f"ended twice: {event}"
                 self._place(event["prompt"], event["place"])
+                for part in self.parts_of(run):
+                    if part["state"] == "open":  # of one that was never announced
+                        part["state"] = "done" if event["reason"] == "completed" else event["reason"]
                 self.runs[run].update(state=event["reason"], by=event["by"], error=event["error"], cancelling=False)
             case "participant.joined" | "participant.changed":
                 self.people[event["user"]] = event["role"]
@@ -149,7 +206,9 @@ class View:
                 return event["message"] not in self.messages
             case "run.started" | "run.ended":
                 return event["prompt"] not in self.messages
-            case "run.cancelling" | "message.delta" | "message.snapshot":
+            case "message.delta" | "message.snapshot" | "part.started" | "part.ended" | "tool.called" | "tool.result":
+                return event["run"] not in self.runs
+            case "run.cancelling" | "run.waiting" | "approval.requested" | "approval.decided":
                 return event["run"] not in self.runs
         return False
 

@@ -31,7 +31,7 @@ from chat.batches import Delta
 from chat.group_commit import commit
 from chat.models import Conversation, Event, Message, Participant, Role, Run, Worker
 from chat.models import Device as DeviceRow
-from chat.models.run import LIVE, State
+from chat.models.state import LIVE, State
 from chat.models.worker import FORGOTTEN
 from chat.transport.close import Close
 from tests.device import Device, until

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from chat.agent.scripted import long_text
 from chat.client import View, events
-from chat.client.events import Ending, Part, Problem, Who
+from chat.client.facts import Ending, Part, Problem, Who
 from chat.client.terminal import Plain, Screen, how_it_ended, plain
 from tests.device import until
 from tests.fault_proxy import FaultProxy

@@ -36,6 +36,7 @@ from chat.client import (
     View,
     connect,
     events,
+    facts,
     frames,
     machine,
 )
@@ -429,7 +430,7 @@ def test_what_got_no_answer_is_asked_again_for_as_long_as_it_takes() -> None:
 
 SCHEMA = json.loads((ROOT / "docs" / "protocol.schema.json").read_text())["$defs"]
 FRAMES = {name: ref.rpartition("/")[2] for name, ref in SCHEMA["Frame"]["discriminator"]["mapping"].items()}
-NESTED = [events.Who, events.Part, events.Problem, events.Ending, frames.Limits, frames.SnapshotAnswer]
+NESTED = [facts.Who, facts.Approval, facts.Problem, facts.Ending, frames.Limits, frames.SnapshotAnswer]
 NESTED += [frames.SnapshotTurn, frames.SnapshotWaiting, frames.SnapshotPerson]
 
 
@@ -450,6 +451,12 @@ def test_every_frame_of_the_schema_has_a_type_with_the_same_fields_and_there_are
 @pytest.mark.parametrize("kind", NESTED, ids=lambda kind: kind.__name__)
 def test_what_frames_are_made_of_has_the_same_fields_as_in_the_schema(kind: type[Any]) -> None:
     assert fields_of(kind) == set(SCHEMA[kind.__name__]["properties"])
+
+
+def test_a_part_has_the_fields_of_all_kinds_of_parts() -> None:
+    kinds = [SCHEMA[name]["properties"] for name in SCHEMA if name.endswith("Part")]
+    assert len(kinds) == 5
+    assert fields_of(facts.Part) == set().union(*kinds)
 
 
 def test_what_may_be_missing_by_the_schema_may_be_missing_here() -> None:
@@ -871,7 +878,7 @@ class Program:
         self.conversation = conversation
         self.seen: list[Delivered] = []
         self.serial = 0  # of the last event that is not text
-        self.texts: dict[str, str] = {}
+        self.texts: dict[tuple[str, int], str] = {}
         self.reads = asyncio.Event()
         self.reads.set()
         self.reading = asyncio.create_task(self._read())
@@ -887,13 +894,14 @@ class Program:
             case Snapshot():
                 self.serial = event.serial
                 for answer in (answer for turn in event.turns for answer in turn.answers):
-                    self.texts[answer.message or ""] = answer.text
+                    for number, part in enumerate(answer.parts):
+                        self.texts[answer.message or "", number] = part.text
             case events.MessageDelta() | events.MessageSnapshot() | SnapshotText():
-                known = self.texts.get(event.message, "")
+                known = self.texts.get((event.message, event.part), "")
                 assert event.offset <= len(known), f"a hole in the text: {event}"
                 new = known[: event.offset] + event.text
                 assert len(new) > len(known) or event.type == "message.snapshot", f"a repeat: {event}"
-                self.texts[event.message] = new
+                self.texts[event.message, event.part] = new
             case events.Event():
                 assert event.serial > self.serial, f"a repeat: {event}"
                 self.serial = event.serial
@@ -1475,8 +1483,8 @@ def test_events_of_turns_we_were_not_given_are_left_out() -> None:
 
 def test_text_is_counted_in_code_points_and_may_repeat() -> None:
     view = View()
-    by = events.Who("alice", None, "")
-    said = (events.Part("text", "Hi 😀", "done"),)
+    by = facts.Who("alice", None, "")
+    said = (facts.Part("text", "Hi 😀", "done"),)
     view.apply(
         events.MessageCreated(serial=1, message="p", run="r", role="user", client_id="", by=by, parts=said, place=1)
     )

@@ -16,8 +16,8 @@ from chat.agent.prompt import MARKS, Said, build_prompt, prompt_of
 from chat.agent.provider import PromptMessage
 from chat.batches import Delta
 from chat.models import Conversation, Message, Participant, Run
-from chat.models.message import text_in, text_parts
-from chat.models.run import ENDED, State
+from chat.models.parts import text_in, text_parts
+from chat.models.state import ENDED, State
 from tests.histories import call, problems, result, text, thought
 
 ANSWERS = st.text(max_size=8) | st.sampled_from(["", " ", "\n\n", "words", "ends with space \n", " begins"])

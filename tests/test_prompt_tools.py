@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chat.agent.blocks import TOLD, told
 from chat.agent.prompt import MARKS, NOTHING, Said, build_prompt
 from chat.agent.provider import GO_ON, STOPPED_MARK, PromptMessage, asked_in
-from chat.models.run import ENDED, State
+from chat.models.state import ENDED, State
 from tests.histories import (
     ENDS,
     HISTORY,

@@ -11,7 +11,7 @@ from chat import wire
 from chat.errors import RETRYABLE, Code
 from chat.management.commands.protocol_schema import rendered
 from chat.models import Kind
-from chat.models.run import ENDED
+from chat.models.state import ENDED
 from chat.transport import shapes
 from chat.transport.close import Close
 

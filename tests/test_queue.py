@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 
 from chat import host as hosts
 from chat.models import Conversation, Message, Participant, Run
-from chat.models.run import LIVE, State
+from chat.models.state import LIVE, State
 from tests.conftest import with_settings
 from tests.device import Device, until
 from tests.providers import Call

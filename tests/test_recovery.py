@@ -21,11 +21,12 @@ from chat.agent.engine import Engine
 from chat.agent.scripted import long_text
 from chat.batches import Delta
 from chat.database import Database
-from chat.group_commit import GroupCommit, Lost, Pen
+from chat.errors import Lost
+from chat.group_commit import GroupCommit, Pen
 from chat.log import Logged
 from chat.models import Conversation, Event, Participant, Run
 from chat.models.event import TEXT_KINDS, Kind
-from chat.models.run import STARTED, State
+from chat.models.state import STARTED, State
 from chat.reading import PAGE_CHARS, read_page
 from chat.transcript import read_turns
 from chat.turns import writing

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat.agent.demonstration import demonstration
 from chat.agent.provider import STOPPED_MARK, ProviderError, ProviderEvent, Stopped, Text, Turn, Usage
-from chat.agent.scripted import Scripted, demonstration, long_text, script_for
+from chat.agent.scripted import Scripted, long_text, script_for
 
 
 def turn(*texts: str) -> Turn:

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 
 from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
 from chat.models import Conversation, Device, Event, Message, Participant, Run
-from chat.models.run import LIVE
+from chat.models.state import LIVE
 from chat.pages.accounts import DEMO_ACCOUNTS
 from chat.reading import read_frame
 from chat.transcript import as_json, read_transcript

@@ -22,7 +22,7 @@ from chat.batches import Delta
 from chat.compaction import text_of
 from chat.errors import Refused
 from chat.models import Conversation, Event, Message, Participant, Run
-from chat.models.run import ENDED, LIVE, STARTED, State
+from chat.models.state import ENDED, LIVE, STARTED, State
 from chat.reading import read_frame
 from chat.transcript import PAGE_TURNS, as_json, read_transcript
 from tests.reducer import View

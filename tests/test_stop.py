@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from chat.agent.prompt import MARKS
 from chat.models import CancelledSend, Conversation, Event, Message, Run
 from chat.models.event import TEXT_KINDS
-from chat.models.run import State
+from chat.models.state import State
 from tests.conftest import with_settings
 from tests.device import Device, until
 from tests.layers import layer

@@ -12,7 +12,7 @@ from django.db import connections, transaction
 from chat import group_commit
 from chat.batches import Delta
 from chat.models import Conversation, Event, Kind, Participant, Run
-from chat.models.run import LIVE, State
+from chat.models.state import LIVE, State
 
 WRITERS = 8
 ROUNDS = 8

@@ -24,8 +24,8 @@ from django.utils import timezone  # noqa: E402
 
 from chat import log  # noqa: E402
 from chat.models import Conversation, Device, Kind, Message, Run  # noqa: E402
-from chat.models.message import text_parts  # noqa: E402
-from chat.models.run import State  # noqa: E402
+from chat.models.parts import text_parts  # noqa: E402
+from chat.models.state import State  # noqa: E402
 
 
 def migrate() -> None:

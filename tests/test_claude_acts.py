@@ -1,0 +1,88 @@
+"""Claude as an agent: thoughts, tools and what it found, against a server that refuses what the real one refuses."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from django.contrib.auth.models import User
+from pytest_django import Settings
+
+from chat.models import Conversation, Message, Run
+from tests import acting
+from tests.device import Device
+from tests.messages_script import Redacted, Says, Thinks, Uses, Whole
+from tests.messages_server import MessagesServer, Script
+
+pytestmark = pytest.mark.usefixtures("quiet")
+Make = Callable[..., Device]
+
+SEARCH = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+
+
+@pytest.fixture
+async def server(tuned: None, settings: Settings) -> AsyncIterator[MessagesServer]:
+    """The Messages API of this test, before the host starts."""
+    acting.ran.clear()
+    async with MessagesServer() as server:
+        settings.ANTHROPIC_BASE_URL, settings.ANTHROPIC_API_KEY = server.url, "sk-ant-of-a-test"
+        settings.CHAT_PROVIDER = "claude"
+        settings.CHAT_TOOLS = ["tests.acting.note", "tests.acting.delete"]
+        yield server
+
+
+@pytest.fixture
+async def laptop(server: MessagesServer, device: Make, alice: User, conversation: Conversation) -> Device:
+    return await (await device(alice, conversation).connect()).synced()
+
+
+async def test_a_turn_with_thoughts_and_two_tools_is_gone_on_with_and_remembered(
+    server: MessagesServer, laptop: Device
+) -> None:
+    both = [Uses("note", {"text": "milk"}, "toolu_a"), Uses("note", {"text": "eggs"}, "toolu_b")]
+    server.script(
+        Script(blocks=[Thinks("Two things."), Redacted(), Says("I note both."), *both], stop_reason="tool_use"),
+        Script(blocks=[Says("Noted.")]),
+    )
+    ack = await laptop.ask("Milk and eggs.")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert sorted(acting.ran) == ["eggs", "milk"]
+    assert laptop.view.text_of(ack["run"]) == "I note both.Noted."
+    second = server.requests[1].body
+    assistant, user = second["messages"][-2:]
+    assert [block["type"] for block in assistant["content"]] == [
+        "thinking",
+        "redacted_thinking",
+        "text",
+        "tool_use",
+        "tool_use",
+    ]
+    assert [block["tool_use_id"] for block in user["content"]] == ["toolu_a", "toolu_b"]
+    assert {tool["name"] for tool in second["tools"]} == {"note", "delete"}
+    await laptop.ended((await laptop.ask("And now?"))["run"])
+    assert [exchange.finished for exchange in server.journal] == [True] * 3
+    run = await Run.objects.aget(pk=ack["run"])
+    assert run.usage["output_tokens"] > 0
+
+
+async def test_what_the_provider_did_itself_is_given_back_as_it_was(server: MessagesServer, laptop: Device) -> None:
+    search = Uses("web_search", {"query": "milk"}, "srvtoolu_1", kind="server_tool_use")
+    server.script(
+        Script(blocks=[search, Whole(SEARCH), Says("Milk is white.")], stop_reason="pause_turn"),
+        Script(blocks=[Says("Really.")]),
+    )
+    ack = await laptop.ask("Milk?")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    answer = await Message.objects.aget(run=ack["run"])
+    assert [part["type"] for part in answer.parts] == ["block", "block", "text", "text"]
+    told = server.requests[1].body["messages"][-2]["content"]
+    assert told[0]["input"] == {"query": "milk"}
+    assert told[1] == SEARCH
+    await laptop.ended((await laptop.ask("Thanks."))["run"])
+    assert len(server.journal) == 3
+
+
+async def test_arguments_that_are_no_json_are_an_error_for_the_model(server: MessagesServer, laptop: Device) -> None:
+    server.script(Script(blocks=[Uses("note", pieces=['{"text": ', "oops"])], stop_reason="tool_use"))
+    ack = await laptop.ask("Note.")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert acting.ran == []
+    assert [exchange.finished for exchange in server.journal] == [True] * 2
