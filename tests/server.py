@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
+DATABASE = "conversations.sqlite3"
 
 
 def migrate(folder: str, **environment: str) -> None:
@@ -34,6 +37,64 @@ def _migrated() -> Path:
     migrate(template.name)
     (found,) = Path(template.name).glob("*.sqlite3")
     return found
+
+
+class Shell:
+    """Runs Python on the databases of servers that have the same environment: to start takes longer than to run it."""
+
+    MOST = 3  # processes at a time
+    _all: "dict[tuple[tuple[str, str], ...], Shell]" = {}
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._asking = threading.Lock()
+        self.has_ended = False
+        self._process = subprocess.Popen(
+            [PYTHON, "-m", "tests.shell"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @classmethod
+    def of(cls, environment: dict[str, str]) -> "Shell":
+        """The one there is, or a new one."""
+        key = tuple(sorted((name, value) for name, value in environment.items() if name not in {"VAR_DIR", "HOME"}))
+        found = cls._all.pop(key, None)
+        if found is not None and found.has_ended:
+            found.end()
+            found = None
+        cls._all[key] = found = found or cls(environment)  # as the newest
+        if len(cls._all) > cls.MOST:
+            cls._all.pop(next(iter(cls._all))).end()
+        return found
+
+    @classmethod
+    def end_all(cls) -> None:
+        while cls._all:
+            cls._all.popitem()[1].end()
+
+    def run(self, code: str, file: Path) -> str:
+        """What it prints. In one go, so that a test that gives up leaves no answer for the next one."""
+        with self._asking:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self.has_ended = True  # unless it answers
+            self._process.stdin.write(json.dumps({"code": code, "file": str(file)}) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+            self.has_ended = not answer
+        assert answer, "it ended: what it said is among what was captured"
+        output: str = json.loads(answer)
+        return output
+
+    def end(self) -> None:
+        with self._asking, self._process:  # which closes its stdin and waits
+            pass
+
+
+atexit.register(Shell.end_all)
 
 
 class Server:
@@ -101,7 +162,7 @@ class Server:
 
     async def python(self, code: str) -> str:
         """Run Python with the app set up, on the server's database, and return what it prints."""
-        return await self.manage("shell", "--verbosity", "0", "--command", code)
+        return await asyncio.to_thread(Shell.of(self.environment).run, code, self.folder / DATABASE)
 
     async def start(self) -> None:
         """Start, on the port of the last start if there was one, and wait until it listens."""
