@@ -30,7 +30,7 @@ def migrate(folder: str, **environment: str) -> None:
 
 
 @cache
-def _migrated() -> Path:
+def migrated() -> Path:
     """A database as `migrate` leaves it, made once: every server starts with a copy."""
     template = tempfile.TemporaryDirectory(prefix="migrated-")
     atexit.register(template.cleanup)
@@ -135,7 +135,7 @@ class Server:
     async def __aenter__(self) -> Self:
         self.folder.mkdir(exist_ok=True)
         if "DATABASE_URL" not in self.environment:  # of a shared one somebody else takes care
-            shutil.copy(await asyncio.to_thread(_migrated), self.folder)
+            shutil.copy(await asyncio.to_thread(migrated), self.folder)
         await self.start()
         return self
 

@@ -180,6 +180,12 @@ class Keyboard:
         os.close(self._terminal)
 
 
+def _sit_down() -> None:
+    """In the new process: this terminal is its own, and Ctrl-C works even if the tests run in the background."""
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def sits_at(
     server: Server, token: str, conversation: str, *options: str, by: FaultProxy | None = None
@@ -197,7 +203,7 @@ async def sits_at(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+        preexec_fn=_sit_down,
     )
     os.close(theirs)
     keyboard = Keyboard(process, ours)

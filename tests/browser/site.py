@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.server import migrated
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_OURS = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "DATABASE_URL", "REDIS_URL", "CHAT_PROVIDER")
@@ -35,16 +38,15 @@ class Site:
         self.environment = {**environment, **SETTINGS, "VAR_DIR": str(directory), **settings}
         self.log = directory / "server.log"
         self._server: subprocess.Popen[bytes] | None = None
-        self._stage: subprocess.Popen[str] | None = None
-        self.call("migrate")
+        shutil.copy(migrated(), directory)
+        # Started here, so that copies of this site, which have another address, share it.
+        self._stage = subprocess.Popen(
+            [sys.executable, "-m", "tests.browser.stage"],
+            cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def call(self, name: str, /, **fields: Any) -> Any:
         """Do something of `stage.py` in this site's database."""
-        if self._stage is None:
-            self._stage = subprocess.Popen(
-                [sys.executable, "-m", "tests.browser.stage"],
-                cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
         assert self._stage.stdin
         assert self._stage.stdout
         self._stage.stdin.write(json.dumps([name, fields]) + "\n")
@@ -76,10 +78,8 @@ class Site:
 
     def close(self) -> None:
         self.kill()
-        if self._stage is not None:
-            with self._stage:
-                assert self._stage.stdin
-                self._stage.stdin.close()
+        with self._stage:  # which closes what it reads, and waits
+            pass
 
     def _end(self, how: signal.Signals) -> None:
         if self._server is not None:

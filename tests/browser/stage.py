@@ -18,7 +18,6 @@ django.setup()
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
-from django.core.management import call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
@@ -26,10 +25,6 @@ from chat import log  # noqa: E402
 from chat.models import Conversation, Device, Kind, Message, Run  # noqa: E402
 from chat.models.parts import text_parts  # noqa: E402
 from chat.models.state import State  # noqa: E402
-
-
-def migrate() -> None:
-    call_command("migrate", verbosity=0)
 
 
 def sign_in(name: str) -> str:
@@ -126,7 +121,7 @@ def head(conversation: str) -> int:
 
 
 def main() -> None:
-    calls = {f.__name__: f for f in (migrate, sign_in, sign_out, begin, add, rename_device, texts, runs, history, head)}
+    calls = {f.__name__: f for f in (sign_in, sign_out, begin, add, rename_device, texts, runs, history, head)}
     for line in sys.stdin:
         name, fields = json.loads(line)
         sys.stdout.write(json.dumps(calls[name](**fields)) + "\n")
