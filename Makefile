@@ -32,8 +32,13 @@ LIKE_PRODUCTION := env DEBUG=0 HTTPS=1 BEHIND_PROXY=1 \
 	DATABASE_URL=postgres://chat@database.example.org/chat REDIS_URL=redis://redis.example.org:6379/0 \
 	CHAT_PROVIDER=claude ANTHROPIC_API_KEY=looked-at-but-never-sent
 
-# What a database or a layer could change, on PostgreSQL and Redis; everything else runs once.
-ON_BACKENDS := -m 'not browser and not process and not sqlite and not over_http' $(addprefix --ignore=tests/test_,toolchain.py claude.py scripted.py readme.py client.py chat_command.py fault_proxy.py)
+# What a database or a layer could change, on PostgreSQL and Redis; everything else runs once. No test of the files left
+# out has a database.
+ON_BACKENDS := -m 'not browser and not process and not sqlite and not over_http' $(patsubst %,--ignore=tests/test_%.py, \
+	architecture chat_command checks claude client deploy fault_proxy protocol readme scripted settings_doc static toolchain)
+
+# In long runs of tests, so that few modules need their server in both workers; who is done first takes from the other.
+SPREAD := -n $(PYTEST_WORKERS) --dist worksteal
 
 # Runs what it finds: a pyenv shim can exist for a version that is not installed.
 FIND_PYTHON = for python in python3.11 python3; do \
@@ -55,11 +60,11 @@ run-cluster: packages $(VENV)/.runtime ## the same as two web servers and two wo
 	@HOST="$(HOST)" PORT="$(PORT)" exec $(PY) -m bench.cluster
 
 test: $(VENV)/.dev ## the tests, in random order; those whose server or browser is missing are skipped
-	$(PY) -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(PY) -m pytest $(SPREAD) $(PYTEST_ARGS)
 
 contract: $(VENV)/.dev ## every story again by every door, through a real daphne and then a real uvicorn
-	$(PY) -m pytest -n $(PYTEST_WORKERS) --under daphne $(PYTEST_ARGS)
-	$(PY) -m pytest -n $(PYTEST_WORKERS) --under uvicorn $(PYTEST_ARGS)
+	$(PY) -m pytest $(SPREAD) --under daphne $(PYTEST_ARGS)
+	$(PY) -m pytest $(SPREAD) --under uvicorn $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## the quick checks: format, lint, types, settings, migrations
 	$(PY) -m ruff format --check .
@@ -73,8 +78,8 @@ check: $(VENV)/.dev ## the quick checks: format, lint, types, settings, migratio
 
 # pytest comes last, so that its closing line is among the last ones printed.
 ci: packages check seeds ## everything, with the Debian packages it needs and no test skipped
-	$(HERMETIC) CI_STRICT=1 $(PY) -m tests.backends pytest -n $(PYTEST_WORKERS) $(ON_BACKENDS) $(PYTEST_ARGS)
-	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest -n $(PYTEST_WORKERS) -m 'not postgresql' $(PYTEST_ARGS)
+	$(HERMETIC) CI_STRICT=1 $(PY) -m tests.backends pytest $(SPREAD) $(ON_BACKENDS) $(PYTEST_ARGS)
+	$(HERMETIC) CI_STRICT=1 $(PY) -m pytest $(SPREAD) -m 'not postgresql' $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## measure; BENCH_ARGS go to it
 	$(PY) -m bench $(BENCH_ARGS)
