@@ -12,6 +12,7 @@ class Code(StrEnum):
     UNKNOWN_RUN = "unknown_run"
     UNKNOWN_MESSAGE = "unknown_message"
     UNKNOWN_CALL = "unknown_call"
+    RUN_ENDED = "run_ended"
     UNKNOWN_USER = "unknown_user"
     FORBIDDEN = "forbidden"
     SIGNED_OUT = "signed_out"

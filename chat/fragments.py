@@ -18,7 +18,7 @@ from chat.models import Conversation, Kind, Message, Run
 from chat.models.event import TEXT_KINDS
 from chat.models.parts import Part, calls_in
 from chat.models.state import LIVE
-from chat.transcript import Answer, Transcript, people_of, queue_of, read_transcript
+from chat.transcript import Answer, Transcript, people_of, queue_of, read_transcript, steers_of
 
 
 def delta(event: Logged) -> str:
@@ -70,6 +70,8 @@ def _changed(conversation: Conversation, event: Logged, panels: dict[str, Callab
             return part(event)
         case Kind.APPROVAL_REQUESTED | Kind.APPROVAL_DECIDED:
             return part(event)
+        case Kind.RUN_STEERED | Kind.STEER_CONSUMED | Kind.STEER_MISSED | Kind.STEER_SENT:
+            return (part(event) if "part" in event.payload else "") + steers(event.run)
         case Kind.RUN_CANCELLING | Kind.RUN_WAITING:
             return run_bar(event.run)
         case Kind.RUN_ENDED:
@@ -100,7 +102,16 @@ def answer(run: UUID | None) -> str:
     if found is None:
         return ""
     parts = [without_open_text(one) for one in found.answer.parts] if found.answer else []
-    return render_to_string("chat/_answer.html", {"answer": Answer(found, found.answer, parts)})
+    pending = steers_of([found]).get(found.pk, [])
+    return render_to_string("chat/_answer.html", {"answer": Answer(found, found.answer, parts, pending)})
+
+
+def steers(run: UUID | None) -> str:
+    """What was added to a run and is no part of its answer yet."""
+    found = Run.objects.filter(pk__in=[run]).first()
+    if found is None:
+        return ""
+    return render_to_string("chat/_steers.html", {"run": found, "steers": steers_of([found]).get(found.pk, [])})
 
 
 def part(event: Logged) -> str:

@@ -4,14 +4,14 @@ What a page shows on first load, what a device without a cursor is given, and wh
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from django.db.models import prefetch_related_objects
 
 from chat.compaction import text_of
-from chat.models import Conversation, Event, Message, Participant, Run
+from chat.models import Conversation, Event, Message, Participant, Run, Steer
 from chat.models.event import TEXT_KINDS
 from chat.models.parts import OPEN, Part, shown, text_in
 
@@ -27,6 +27,7 @@ class Answer:
     run: Run
     message: Message | None
     parts: list[Part]
+    steers: list[Steer] = field(default_factory=list)  # those that are no part of it, and not sent otherwise
 
     @property
     def shown(self) -> list[Part]:
@@ -105,16 +106,28 @@ def read_turns(prompts: Iterable[Message], until: int) -> list[Turn]:
     found = Run.objects.filter(prompt__in=ordered).select_related("answer", "requested_by", "requested_from")
     for run in found.order_by("position"):
         runs[run.prompt_id].append(run)
-    return [Turn(prompt, [answer_of(run, until) for run in runs[prompt.pk]]) for prompt in ordered]
+    steers = steers_of(run for found in runs.values() for run in found)
+    return [
+        Turn(prompt, [answer_of(run, until, steers.get(run.pk, [])) for run in runs[prompt.pk]]) for prompt in ordered
+    ]
 
 
-def answer_of(run: Run, until: int) -> Answer:
+def answer_of(run: Run, until: int, steers: Iterable[Steer] = ()) -> Answer:
     """A run with its parts: of the one that is being written, the text is in the log."""
     if run.answer is None or run.started_serial is None:
-        return Answer(run, None, [])
+        return Answer(run, None, [], list(steers))
     if run.is_live:
-        return Answer(run, run.answer, _written(run, run.answer, until))
-    return Answer(run, run.answer, run.answer.parts)
+        return Answer(run, run.answer, _written(run, run.answer, until), list(steers))
+    return Answer(run, run.answer, run.answer.parts, list(steers))
+
+
+def steers_of(runs: Iterable[Run]) -> dict[UUID, list[Steer]]:
+    """Run → what was added to it and waits, or was missed and is nowhere else."""
+    found = Steer.objects.filter(run__in=list(runs), part=None, state__in=(Steer.State.PENDING, Steer.State.MISSED))
+    steers: dict[UUID, list[Steer]] = {}
+    for one in found:
+        steers.setdefault(one.run_id, []).append(one)
+    return steers
 
 
 def _written(run: Run, answer: Message, until: int) -> list[Part]:
@@ -173,6 +186,7 @@ def turn_as_json(turn: Turn) -> dict[str, Any]:
                 "state": answer.run.state,
                 "cancelling": answer.run.is_live and answer.run.cancel_requested_at is not None,
                 "parts": shown(answer.parts),
+                "steers": [one.told() for one in answer.steers],
                 "ending": None if answer.run.is_live else answer.run.ending(),
             }
             for answer in turn.answers

@@ -128,8 +128,9 @@ class Send(Signal):
 
     type: Literal["message.send"]
     text: SpokenText
-    when_busy: Literal["queue", "alongside", "interrupt", "reject"] = "queue"
+    when_busy: Literal["queue", "alongside", "interrupt", "steer", "reject"] = "queue"
     parent: UUID | None = Field(None, description="refuse as stale unless this is still the newest message")
+    steer: UUID | None = Field(None, description="the missed remark that this message is in place of")
 
 
 class Cancel(Signal):
@@ -147,6 +148,14 @@ class Retry(Signal):
 
     type: Literal["run.retry"]
     run: UUID
+
+
+class Steer(Signal):
+    """Add something to an answer that is being made: the model is told at its next step."""
+
+    type: Literal["run.steer"]
+    run: UUID
+    text: SpokenText
 
 
 class Decide(Signal):
@@ -219,7 +228,7 @@ class Ping(BaseModel):
     type: Literal["ping"]
 
 
-Spoken = Send | Cancel | Retry | Decide | QueueEdit | QueueRemove | QueueMove | Rename | Read
+Spoken = Send | Cancel | Retry | Steer | Decide | QueueEdit | QueueRemove | QueueMove | Rename | Read
 AnySignal = Annotated[Spoken | Flow | Typing | Ping, Field(discriminator="type")]
 SIGNALS: TypeAdapter[Spoken | Flow | Typing | Ping] = TypeAdapter(AnySignal)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from chat.agent.provider import (
@@ -19,7 +20,7 @@ from chat.agent.provider import (
 )
 from chat.agent.tool import Context, ToolRefused, tool
 
-Step = Sequence[ProviderEvent]
+Step = Sequence["ProviderEvent | Held"]
 
 
 def asks(name: str, id: str = "toolu_1", **input: Any) -> list[ProviderEvent]:  # noqa: A002
@@ -31,6 +32,13 @@ def asks(name: str, id: str = "toolu_1", **input: Any) -> list[ProviderEvent]:  
 
 def thinks(*words: str, signature: str = "signed") -> list[ProviderEvent]:
     return [*(Reasoning(word) for word in words), Reasoned(signature)]
+
+
+@dataclass(frozen=True)
+class Held:
+    """In a step: nothing happens until `release` is set; with another name, nothing ever does."""
+
+    name: str = "release"
 
 
 class Acting:
@@ -45,7 +53,10 @@ class Acting:
         yield Usage({"input_tokens": 10, "output_tokens": 1})
         for event in step:
             await asyncio.sleep(0)
-            yield event
+            if not isinstance(event, Held):
+                yield event
+                continue
+            await (release if event.name == "release" else asyncio.Event()).wait()
         calls = any(isinstance(event, ToolAsked) for event in step)
         if not any(isinstance(event, Stopped) for event in step):
             yield Stopped("tool_use" if calls else "end_turn")
@@ -67,6 +78,13 @@ async def note(context: Context, text: str) -> str:
     ran.append(text)
     await context.progress(f"noting {text}")
     return f"noted {text}"
+
+
+async def hold(context: Context) -> str:
+    """Take as long as the test says."""
+    ran.append("held")
+    await release.wait()
+    return "held"
 
 
 async def wait_long(context: Context, text: str) -> str:

@@ -1,5 +1,6 @@
 """What every test shares: the cast, and a host as a server process has it."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +19,8 @@ from chat import host as hosts
 from chat.agent import engine as engines
 from chat.models import Conversation
 from project import asgi
-from tests import under
+from tests import acting, under
+from tests.acting import Acting
 from tests.device import Device
 from tests.doors import DOORS
 from tests.providers import PROVIDERS, Call, Recording
@@ -205,3 +207,30 @@ async def devices() -> AsyncIterator[list[RemoteDevice]]:
     yield made
     for one in made:
         await one.disconnect()
+
+
+# --- agents that act (tests/acting.py) -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def agent(tuned: None, settings: Settings) -> type[Acting]:
+    """What answers, of every conversation this test begins."""
+    settings.CHAT_PROVIDERS = {"acting": "tests.acting.Acting"}
+    settings.CHAT_PROVIDER = "acting"
+    settings.CHAT_TOOLS = ["tests.acting.note", "tests.acting.wait_long", "tests.acting.fail", "tests.acting.delete"]
+    settings.CHAT_TOOLS += ["tests.acting.give_up", "tests.acting.hold"]
+    Acting.steps, Acting.turns = [], []
+    acting.ran.clear()
+    acting.release = asyncio.Event()
+    acting.told_to_stop.clear()
+    return Acting
+
+
+@pytest.fixture
+async def laptop(agent: type[Acting], device: Callable[..., Device], alice: User, conversation: Conversation) -> Device:
+    return await (await device(alice, conversation).connect()).synced()
+
+
+@pytest.fixture
+async def phone(laptop: Device, device: Callable[..., Device], alice: User, conversation: Conversation) -> Device:
+    return await (await device(alice, conversation).connect()).synced()

@@ -76,7 +76,7 @@ class View:
                 if answer["message"]:
                     self.messages[answer["message"]] = {
                         "role": "assistant",
-                        "parts": answer["parts"],
+                        "parts": [dict(part) for part in answer["parts"]],  # a frame is not changed
                         "place": turn["place"],
                     }
                 run = {"state": answer["state"], "prompt": turn["message"], "answer": answer["message"]}
@@ -84,16 +84,12 @@ class View:
                     run["by"] = answer["ending"]["by"]
                     run["error"] = answer["ending"]["error"]
                 run["cancelling"] = answer["cancelling"]
+                run["steers"] = {one["steer"]: (one["text"], one["state"], one["by"]) for one in answer["steers"]}
                 self.runs[answer["run"]] = run
         for waiting in frame["queue"]:
             text = "".join(part["text"] for part in waiting["parts"])
             self.messages[waiting["message"]] = {"role": "user", "text": text, "place": None}
-            self.runs[waiting["run"]] = {
-                "state": "queued",
-                "prompt": waiting["message"],
-                "answer": None,
-                "cancelling": False,
-            }
+            self.runs[waiting["run"]] = new_run(waiting["message"])
             self.order.append(waiting["message"])
 
     def _text(self, event: dict[str, Any]) -> None:
@@ -144,6 +140,24 @@ class View:
                 told = {name: event[name] for name in ("decision", "by", "reason")}
                 parts[number]["approval"] = {**parts[number]["approval"], **told}
 
+    def _steer(self, event: dict[str, Any]) -> None:
+        steers, parts = self.runs[event["run"]]["steers"], self.parts_of(event["run"])
+        state = event["type"].removeprefix("steer.")
+        if state == "consumed":
+            assert event["part"] == len(parts), f"not the next part: {event}"
+            text, was, who = steers.pop(event["steer"])
+            assert (was, text, who) == ("pending", event["text"], event["who"]), f"not what was accepted: {event}"
+            told = {name: event[name] for name in ("steer", "who", "step", "text")}
+            parts.append({"type": "steer", "state": "done", **told})
+        elif "part" in event:
+            assert parts[event["part"]]["steer"] == event["steer"], f"another one's part: {event}"
+            parts[event["part"]]["state"] = state
+        else:
+            text, was, who = steers.pop(event["steer"])
+            assert was == ("pending" if state == "missed" else "missed"), f"out of order: {event}"
+            if state == "missed":
+                steers[event["steer"]] = (text, state, who)
+
     def _event(self, event: dict[str, Any]) -> None:
         run, message = event.get("run", ""), event.get("message", "")
         if self.partial and self._is_of_an_older_turn(event):
@@ -153,7 +167,7 @@ class View:
                 text = "".join(part["text"] for part in event["parts"])
                 assert message not in self.messages, "a message twice"
                 self.messages[message] = {"role": event["role"], "text": text, "place": event["place"]}
-                self.runs[run] = {"state": "queued", "prompt": message, "answer": None, "cancelling": False}
+                self.runs[run] = new_run(message)
                 if event["place"] is None:
                     self.order.append(message)
             case "message.delta" | "message.snapshot":
@@ -162,6 +176,10 @@ class View:
                 self._part(event)
             case "approval.requested" | "approval.decided":
                 self._part(event)
+            case "run.steered":
+                self.runs[run]["steers"][event["steer"]] = (event["text"], "pending", event["by"])
+            case "steer.consumed" | "steer.missed" | "steer.sent":
+                self._steer(event)
             case "run.waiting":
                 self.runs[run]["state"] = "waiting"
             case "message.edited":
@@ -174,8 +192,7 @@ class View:
             case "queue.changed":
                 self.order = event["order"]
             case "run.queued":
-                known = self.runs.setdefault(run, {"prompt": message, "answer": None, "cancelling": False})
-                known["state"] = "queued"
+                self.runs.setdefault(run, new_run(message))["state"] = "queued"
             case "run.started":
                 self._place(event["prompt"], event["place"])
                 self.runs[run].update(state="running", answer=message)
@@ -208,6 +225,8 @@ class View:
                 return event["prompt"] not in self.messages
             case "message.delta" | "message.snapshot" | "part.started" | "part.ended" | "tool.called" | "tool.result":
                 return event["run"] not in self.runs
+            case "run.steered" | "steer.consumed" | "steer.missed" | "steer.sent":
+                return event["run"] not in self.runs
             case "run.cancelling" | "run.waiting" | "approval.requested" | "approval.decided":
                 return event["run"] not in self.runs
         return False
@@ -216,3 +235,8 @@ class View:
         self.messages[prompt]["place"] = place
         if prompt in self.order and place is not None:
             self.order.remove(prompt)
+
+
+def new_run(prompt: str) -> dict[str, Any]:
+    """One that waits for its turn."""
+    return {"state": "queued", "prompt": prompt, "answer": None, "cancelling": False, "steers": {}}

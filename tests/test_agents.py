@@ -9,7 +9,6 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.utils import timezone
-from pytest_django import Settings
 
 from chat.agent.provider import Text
 from chat.models import Conversation, Message, Run
@@ -23,29 +22,6 @@ pytestmark = pytest.mark.usefixtures("quiet")
 OVER_EVERY_DOOR = True
 
 Make = Callable[..., Device]
-
-
-@pytest.fixture
-def agent(tuned: None, settings: Settings) -> type[Acting]:
-    """What answers, of every conversation this test begins."""
-    settings.CHAT_PROVIDERS = {"acting": "tests.acting.Acting"}
-    settings.CHAT_PROVIDER = "acting"
-    settings.CHAT_TOOLS = ["tests.acting.note", "tests.acting.wait_long", "tests.acting.fail", "tests.acting.delete"]
-    settings.CHAT_TOOLS += ["tests.acting.give_up"]
-    Acting.steps, Acting.turns = [], []
-    acting.ran.clear()
-    acting.told_to_stop.clear()
-    return Acting
-
-
-@pytest.fixture
-async def laptop(agent: type[Acting], device: Make, alice: User, conversation: Conversation) -> Device:
-    return await (await device(alice, conversation).connect()).synced()
-
-
-@pytest.fixture
-async def phone(laptop: Device, device: Make, alice: User, conversation: Conversation) -> Device:
-    return await (await device(alice, conversation).connect()).synced()
 
 
 def kinds(device: Device, run: str) -> list[str]:
@@ -97,7 +73,7 @@ async def test_a_tool_runs_and_what_it_found_is_read_by_the_model(
     told = agent.turns[1].prompt[-1]
     assert told["role"] == "user"
     assert told["content"][0]["type"] == "tool_result"
-    assert [tool.name for tool in agent.turns[0].tools] == ["note", "wait_long", "fail", "delete", "give_up"]
+    assert [tool.name for tool in agent.turns[0].tools] == ["note", "wait_long", "fail", "delete", "give_up", "hold"]
     await assert_equal_everywhere(device, alice, ack["run"], laptop, phone)
 
 

@@ -33,6 +33,7 @@ _SPEAKS_FOR_ITSELF = ("done", "error")  # the tool's own words are all there is 
 class Step:
     """One call of the model: what it said, then the tools it called and, call by call, their results."""
 
+    added: list[Block] = field(default_factory=list)  # what people said just before it
     said: list[Block] = field(default_factory=list)
     calls: list[Block] = field(default_factory=list)
     results: list[Block] = field(default_factory=list)
@@ -71,7 +72,7 @@ def steps_of(parts: Sequence[Part], ended: str | None, taken: set[str], *, signe
         # Only the last step can be what the end of the run cut short: what earlier ones say never changes again.
         now = ended if number == len(groups) - 1 else None
         step = _step(group, results, taken, served, ended=now, signed=signed)
-        if step.said or step.calls:
+        if step.added or step.said or step.calls:
             steps.append(step)
     return steps
 
@@ -108,7 +109,7 @@ def _by_step(parts: Iterable[Part]) -> Iterator[list[Part]]:
     for part in parts:
         if part.get("type") == "tool_result":
             answered = True
-        elif part.get("type") in ("text", "reasoning", "tool_use", "block"):
+        elif part.get("type") in ("text", "reasoning", "tool_use", "block", "steer"):
             numbered = isinstance(part.get("step"), int)
             now = part["step"] if numbered else number + (answered and bool(group))
             if now != number and group:
@@ -154,11 +155,13 @@ def _step(
     ended: str | None,
     signed: bool,
 ) -> Step:
-    step = Step(cut=any(not _whole(part) and part["type"] != "tool_use" for part in group))
+    step = Step(cut=any(not _whole(part) and part["type"] not in ("tool_use", "steer") for part in group))
     calls: list[Part] = []
     lost: list[Part] = []
     for part in group:
         match part["type"]:
+            case "steer" if _whole(part) and _str(part, "text").strip():
+                step.added.append({"type": "text", "text": _str(part, "text")})
             case "text":
                 _append_text(step.said, _str(part, "text"))
             case "reasoning":

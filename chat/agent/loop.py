@@ -57,11 +57,13 @@ class Loop:
             if step >= settings.CHAT_MAX_STEPS:
                 return MAX_STEPS
             if step:
+                await self._host.database.run(self._answering.take_steers, step)
                 turn = await self._host.database.run(self._turn_at, step)
             self._writer.step, self._writer.calls = step, 0
             reason = await self._ask(turn)
             await self._writer.flush()
-            if not self._writer.calls and reason != "pause_turn":
+            goes_on = self._writer.calls or reason == "pause_turn"
+            if not goes_on and not await self._host.database.run(self._answering.is_steered):
                 return reason
             await self._writer.close()
             if self._writer.calls and not await self._act():

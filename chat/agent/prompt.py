@@ -57,14 +57,16 @@ def build_prompt(history: Sequence[Said], prompt: Sequence[Part], own: Sequence[
     _say(messages, "user", asked(prompt) or _text(NOTHING))
     going_on = _without_the_dead_attempt(steps_of(own, None, taken, signed=True, going_on=True))
     _tell(messages, going_on)
-    if going_on and not going_on[-1].results:
+    if going_on and messages[-1]["role"] == "assistant":
         _say(messages, "user", _text(GO_ON))
     return messages
 
 
 def _tell(messages: list[PromptMessage], steps: Sequence[Step]) -> None:
     for number, step in enumerate(steps):
-        if number and not steps[number - 1].results:
+        if step.added:
+            _say(messages, "user", step.added)
+        elif number and not steps[number - 1].results:
             _say(messages, "user", _text(GO_ON))
         _say(messages, "assistant", [*step.said, *step.calls])
         _say(messages, "user", step.results)
@@ -72,7 +74,7 @@ def _tell(messages: list[PromptMessage], steps: Sequence[Step]) -> None:
 
 def _without_the_dead_attempt(steps: list[Step]) -> list[Step]:
     """A last step that never came to its end is made again: told, it would be a prefill, and its tools a promise."""
-    return steps[:-1] if steps and steps[-1].cut else steps
+    return [*steps[:-1], Step(added=steps[-1].added)] if steps and steps[-1].cut else steps
 
 
 def _mark(messages: list[PromptMessage], mark: str) -> None:

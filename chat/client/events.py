@@ -147,6 +147,57 @@ class RunWaiting(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunSteered(Event):
+    """Somebody added something: it waits for the run's next step."""
+
+    type: ClassVar[str] = "run.steered"
+    run: str
+    steer: str
+    client_id: str
+    text: str
+    by: Who
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteerConsumed(Event):
+    """The model is told, at this step; it is the answer's next part now."""
+
+    type: ClassVar[str] = "steer.consumed"
+    message: str
+    run: str
+    steer: str
+    part: int
+    step: int
+    text: str
+    who: Who
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteerMissed(Event):
+    """The run ended before it was told, or, as a part, before anything was said to it."""
+
+    type: ClassVar[str] = "steer.missed"
+    run: str
+    steer: str
+    message: str = ""
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteerSent(Event):
+    """A missed one is a message now."""
+
+    type: ClassVar[str] = "steer.sent"
+    run: str
+    steer: str
+    sent_as: str
+    by: Who
+    message: str = ""
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageEdited(Event):
     """A waiting message now says this."""
 

@@ -28,8 +28,18 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Steer:
+    """What was added to a run and is no part of its answer: `pending` or `missed`."""
+
+    steer: str
+    text: str
+    by: Who
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message. `type`: text, reasoning, tool_use, tool_result or block; the protocol page says what
+    """A piece of a message. `type`: text, reasoning, tool_use, tool_result, steer or block; the protocol page says what
     else each has. `state` is `open` while it is written, then `done`, or how its run ended.
     """
 
@@ -43,6 +53,8 @@ class Part:
     approval: Approval | None = None
     outcome: str = ""
     error: bool = False
+    steer: str = ""
+    who: Who | None = None
 
 
 @dataclass(frozen=True, slots=True)

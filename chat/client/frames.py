@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from chat.client import events
 from chat.client.errors import Unreadable
 from chat.client.events import Event
-from chat.client.facts import Ending, Part
+from chat.client.facts import Ending, Part, Steer
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class SnapshotAnswer:
     state: str
     cancelling: bool
     parts: tuple[Part, ...]
+    steers: tuple[Steer, ...]
     ending: Ending | None
 
 

@@ -22,6 +22,7 @@ class Answer:
     state: str = "queued"
     cancelling: bool = False
     ending: facts.Ending | None = None
+    steers: dict[str, facts.Steer] = field(default_factory=dict)  # that wait, or were missed
 
     @property
     def text(self) -> str:
@@ -40,6 +41,15 @@ class Answer:
         if part >= len(self.parts):
             self.write(part, 0, "")
         self.parts[part] = replace(self.parts[part], **fields)
+
+    def settle(self, steer: str, state: str) -> None:
+        """It was missed, or is a message now: as a part, or before it was one."""
+        known = self.steers.pop(steer, None)
+        if known is not None and state == "missed":
+            self.steers[steer] = replace(known, state=state)
+        for number, part in enumerate(self.parts):
+            if part.steer == steer:
+                self.change(number, state=state)
 
     @property
     def is_live(self) -> bool:
@@ -142,6 +152,11 @@ class View:
                 self._written[frame.message] = answer
             case log.RunWaiting() if frame.run in self._answers:
                 self._answers[frame.run][1].state = "waiting"
+            case log.RunSteered() if frame.run in self._answers:
+                told = facts.Steer(frame.steer, frame.text, frame.by, "pending")
+                self._answers[frame.run][1].steers[frame.steer] = told
+            case log.SteerMissed() | log.SteerSent() if frame.run in self._answers:
+                self._answers[frame.run][1].settle(frame.steer, frame.type.removeprefix("steer."))
             case log.RunCancelling() if frame.run in self._answers:
                 self._answers[frame.run][1].cancelling = True
             case log.RunEnded() if frame.run in self._answers:
@@ -172,6 +187,7 @@ class View:
             answer = self._answer(new, given.run)
             answer.message, answer.parts, answer.state = given.message or "", list(given.parts), given.state
             answer.cancelling, answer.ending = given.cancelling, given.ending
+            answer.steers = {one.steer: one for one in given.steers}
             if answer.message:
                 self._written[answer.message] = answer
 
@@ -210,6 +226,10 @@ class View:
                 for number, part in enumerate(answer.parts):
                     if part.type == "tool_use" and part.call == frame.call:
                         answer.change(number, status=frame.outcome)
+            case log.SteerConsumed():
+                answer.steers.pop(frame.steer, None)
+                told = {"steer": frame.steer, "who": frame.who, "step": frame.step}
+                answer.change(frame.part, type="steer", text=frame.text, state="done", **told)
             case log.ApprovalRequested():
                 answer.change(frame.part, status="waiting", approval=facts.Approval(frame.hash, frame.shown))
             case log.ApprovalDecided():

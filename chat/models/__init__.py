@@ -7,6 +7,7 @@ from chat.models.event import Event, Kind
 from chat.models.message import Message
 from chat.models.participant import Participant, Role
 from chat.models.run import Run
+from chat.models.steer import Steer
 from chat.models.token import AccessToken
 from chat.models.worker import Worker
 
@@ -21,5 +22,6 @@ __all__ = [
     "Participant",
     "Role",
     "Run",
+    "Steer",
     "Worker",
 ]

@@ -20,6 +20,7 @@ from chat.models.parts import RESULTS, STARTABLE, Part, calls_in, unanswered
 from chat.models.run import Run
 from chat.models.sheet import Sheet
 from chat.models.state import State
+from chat.models.steer import take
 
 
 class Answering:
@@ -52,6 +53,15 @@ class Answering:
         """What is there now."""
         with self._sheet() as sheet:
             return list(sheet.parts)
+
+    def take_steers(self, step: int) -> list[str]:
+        """What was added since the last step is told at this one."""
+        with self._sheet() as sheet:
+            return take(sheet, step) if sheet.run.steered else []
+
+    def is_steered(self) -> bool:
+        """Whether somebody has added something that was not told yet."""
+        return Run.objects.filter(pk=self._run.pk, steered=True).exists()
 
     def ask(self, approvals: Mapping[str, dict[str, Any]], seconds: float) -> None:
         """Let people decide about these calls: call → what its `approval` says, the hash among it."""

@@ -20,6 +20,7 @@ from chat.models.parts import text_parts
 from chat.models.queue import Queue
 from chat.models.run import Run
 from chat.models.state import LIVE, State
+from chat.models.steer import mark_sent, send_missed, steer_in_place_of_message
 from chat.turns import writing
 
 QUEUE_LIMIT = 50  # waiting messages of one conversation
@@ -79,6 +80,7 @@ class Conversation(models.Model):
         when_busy: str = "queue",
         device: Device | None = None,
         parent: uuid.UUID | None = None,
+        steer: uuid.UUID | None = None,
     ) -> dict[str, Any]:
         """Store a message and the run that will answer it, and return what the ack says.
 
@@ -90,15 +92,26 @@ class Conversation(models.Model):
             known = conversation.messages.filter(client_id=client_id).first()
             if known is not None:
                 return _acceptance(known, known.runs.earliest("position"), duplicate=True)
+            missed = send_missed(conversation, steer) if steer else None
             conversation._check_parent(parent)
             live = list(conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position"))
+            if when_busy == "steer":
+                steered = steer_in_place_of_message(
+                    conversation, live, by=by, device=device, text=text, client_id=client_id
+                )
+                if steered is not None:
+                    return steered
+                when_busy = "queue"
             _check_room(live, when_busy)
             who = by.identity(device)
             if when_busy == "interrupt":
                 for run in live:
                     if run.prompt.place is not None:  # running or about to; what waits in the queue stays there
                         run.cancel_locked(conversation, who)
-            return conversation._accept(by, device, text, client_id, when_busy, live, who)
+            ack = conversation._accept(by, device, text, client_id, when_busy, live, who)
+            if missed is not None:
+                mark_sent(conversation, missed, ack["message"], who)
+            return ack
 
     def _accept(
         self,

@@ -5,6 +5,7 @@
 - tool_use: `call` (our id), `id` (the provider's), `name`, `text` (its arguments as they came), `input`, `status`,
   `approval`;
 - tool_result: `call`, `name`, `text`, `outcome`, `error`;
+- steer: `text`, what was added meanwhile, `steer`, `who`; `state` is `missed` if it was not answered, then `sent`;
 - block: `block`, whatever else the provider said, kept as it is.
 
 Each has `state`: `open` while it is written, then `done`, or how its run ended; and `step`: which call of the model
@@ -59,4 +60,4 @@ def unanswered(parts: Iterable[Part]) -> list[Part]:
 
 def next_step(parts: Iterable[Part]) -> int:
     """Which call of the model comes after these: 0 for an answer that has nothing yet."""
-    return max((part.get("step", 0) + 1 for part in parts), default=0)
+    return max((part.get("step", 0) + 1 for part in parts if part["type"] != "steer"), default=0)

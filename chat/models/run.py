@@ -18,9 +18,10 @@ from chat.models.device import Device
 from chat.models.event import TEXT_KINDS, Event, Kind, new_id
 from chat.models.message import Message
 from chat.models.participant import Participant
-from chat.models.parts import text_in
+from chat.models.parts import next_step, text_in
 from chat.models.sheet import Sheet
 from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed, lease
+from chat.models.steer import miss, take
 from chat.turns import writing
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Run(models.Model):
     stop_reason = models.CharField(max_length=40, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
+    steered = models.BooleanField(default=False)  # something waits to be told at its next step
     retryable = models.BooleanField(default=False)
     usage = models.JSONField(default=dict, blank=True)
     started_serial = models.PositiveBigIntegerField(null=True, blank=True)
@@ -151,6 +153,10 @@ class Run(models.Model):
         del self.lease_until  # only the database knows it: it is read when somebody asks
         payload = {"prompt": str(prompt.pk), "place": prompt.place, "attempt": self.attempt}
         log.record(conversation, log.Entry(Kind.RUN_STARTED, payload, self.pk, self.answer.pk))
+        if self.steered and not next_step(self.answer.parts):  # later ones are taken between steps
+            sheet = Sheet(conversation, self)
+            take(sheet, 0)
+            sheet.keep()
         bulletin.started(self)
 
     @classmethod
@@ -202,11 +208,13 @@ class Run(models.Model):
         """Everything that is open in it ends as the run does. Its length in code points of text."""
         answer = Message.objects.filter(pk__in=[self.answer_id]).first()
         if answer is None or not self.started_serial:
+            miss(conversation, self, None)
             return 0
         self.answer = answer
         sheet = Sheet(conversation, self)
         texts = compact(conversation.pk, self.pk, answer.pk, self.started_serial)
         sheet.end_all(texts, "done" if self.state == State.COMPLETED else self.state)
+        miss(conversation, self, sheet)
         sheet.keep()
         return len(text_in(sheet.parts))
 
@@ -284,7 +292,8 @@ class Run(models.Model):
         return {"alongside": self.alongside, "waiting": self.prompt.place is None, "attempt": self.attempt}
 
     def _has_text(self) -> bool:
-        if Message.objects.filter(pk__in=[self.answer_id]).exclude(parts=[]).exists():
+        answer = Message.objects.filter(pk__in=[self.answer_id]).first()
+        if answer is not None and any(part["type"] != "steer" for part in answer.parts):
             return True
         return Event.objects.filter(
             conversation_id=self.conversation_id,

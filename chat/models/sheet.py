@@ -34,6 +34,11 @@ class Sheet:
         self.say(Kind.PART_STARTED, part=number, kind=part["type"], **told)
         return number
 
+    def add(self, part: Part) -> int:
+        """A part that is whole; its number."""
+        self.parts.append({**part, "state": "done"})
+        return len(self.parts) - 1
+
     def end(self, state: str = "done", **fields: Any) -> None:
         """The part that is open has all its text."""
         if not self.parts:  # what was never announced: part 0, text

@@ -11,15 +11,16 @@ from chat import tracing
 from chat.errors import Code, Refused
 from chat.models import Run
 from chat.models.answering import decide
+from chat.models.steer import steer
 from chat.transport.access import Access
-from chat.wire import Cancel, Decide, QueueEdit, QueueMove, QueueRemove, Read, Rename, Retry, Send, Spoken
+from chat.wire import Cancel, Decide, QueueEdit, QueueMove, QueueRemove, Read, Rename, Retry, Send, Spoken, Steer
 
 
 def carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
     """Do what the signal asks for and return the ack's fields. Raises Refused; then nothing was changed."""
     began = time.time_ns()
     ack = _carry_out(signal, access)
-    if isinstance(signal, Send | Retry):
+    if isinstance(signal, Send | Retry) and "steer" not in ack:
         tracing.accepted(UUID(ack["run"]), access.participant.conversation_id, began)
     return ack
 
@@ -36,12 +37,15 @@ def _carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
                 client_id=signal.id,
                 when_busy=signal.when_busy,
                 parent=signal.parent,
+                steer=signal.steer,
             )
         case Cancel():
             return _cancel(signal, access)
         case Retry():
             run = _run(access, signal.run)
             return conversation.retry(by=by, run=run, device=device, client_id=signal.id)
+        case Steer():
+            return steer(_run(access, signal.run), by=by, device=device, text=signal.text, client_id=signal.id)
         case Decide():
             return decide(
                 _run(access, signal.run),

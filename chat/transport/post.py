@@ -19,6 +19,7 @@ STATUSES = {
     Code.UNKNOWN_USER: 404,
     Code.BUSY: 409,
     Code.STALE: 409,
+    Code.RUN_ENDED: 409,
     Code.TOO_LARGE: 413,
     Code.RATE: 429,
     Code.DRAINING: 503,

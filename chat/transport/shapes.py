@@ -91,6 +91,17 @@ class ToolResultPart(Shape):
     error: bool
 
 
+class SteerPart(Shape):
+    """What somebody added meanwhile, where the model was told. `missed`: it said nothing after it; then `sent`."""
+
+    type: Literal["steer"]
+    text: str
+    state: Literal["done", "missed", "sent"]
+    step: Step = 0
+    steer: Id
+    who: Who
+
+
 class BlockPart(Shape):
     """Something of the provider's own, of which a device sees only that it is there."""
 
@@ -101,7 +112,7 @@ class BlockPart(Shape):
 
 
 Part = Annotated[
-    TextPart | ReasoningPart | ToolUsePart | ToolResultPart | BlockPart,
+    TextPart | ReasoningPart | ToolUsePart | ToolResultPart | SteerPart | BlockPart,
     Field(discriminator="type"),
 ]
 
@@ -240,6 +251,53 @@ class RunWaiting(_Event):
     message: Id
 
 
+class RunSteered(_Event):
+    """Somebody added something: it waits for the run's next step."""
+
+    type: Literal["run.steered"]
+    run: Id
+    steer: Id
+    client_id: Id
+    text: str
+    by: Who
+    message: Id = ""
+
+
+class SteerConsumed(_Event):
+    """The model is told, at this step; it is the answer's next part now."""
+
+    type: Literal["steer.consumed"]
+    message: Id
+    run: Id
+    steer: Id
+    part: int
+    step: Step
+    text: str
+    who: Who
+
+
+class SteerMissed(_Event):
+    """The run ended before it was told, or, with `part`, before anything was said to it. Offer to send it."""
+
+    type: Literal["steer.missed"]
+    run: Id
+    steer: Id
+    message: Id = ""
+    part: int = 0
+
+
+class SteerSent(_Event):
+    """A missed one is a message now."""
+
+    type: Literal["steer.sent"]
+    run: Id
+    steer: Id
+    sent_as: Id
+    by: Who
+    message: Id = ""
+    part: int = 0
+
+
 class MessageEdited(_Event):
     """A waiting message now says this."""
 
@@ -360,6 +418,10 @@ AnyEvent = Annotated[
     | ApprovalRequested
     | ApprovalDecided
     | RunWaiting
+    | RunSteered
+    | SteerConsumed
+    | SteerMissed
+    | SteerSent
     | MessageEdited
     | MessageRemoved
     | QueueChanged
@@ -411,6 +473,15 @@ class Hello(Shape):
     limits: Limits
 
 
+class SnapshotSteer(Shape):
+    """What was added to a run and is no part of its answer: it waits, or was missed."""
+
+    steer: Id
+    text: str
+    by: Who
+    state: Literal["pending", "missed"]
+
+
 class SnapshotAnswer(Shape):
     """One run of a prompt, as it stands."""
 
@@ -419,6 +490,7 @@ class SnapshotAnswer(Shape):
     state: Literal["queued", "running", "waiting", "completed", "cancelled", "failed", "interrupted"]
     cancelling: bool
     parts: list[Part]
+    steers: list[SnapshotSteer]
     ending: Ending | None
 
 
@@ -561,6 +633,10 @@ AnyFrame = Annotated[
     | ApprovalRequested
     | ApprovalDecided
     | RunWaiting
+    | RunSteered
+    | SteerConsumed
+    | SteerMissed
+    | SteerSent
     | MessageEdited
     | MessageRemoved
     | QueueChanged

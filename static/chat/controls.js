@@ -31,6 +31,7 @@ export class Controls {
     const item = button.closest("#queue li");
     if (button.dataset.signal === "run.cancel") this.#cancel(button);
     else if (button.dataset.decide) this.#decide(button);
+    else if (button.dataset.resend) this.#resend(button);
     else if (button.dataset.signal) this.#simple(button);
     else if (button.dataset.move) this.#move(item, button);
     else if ("edit" in button.dataset) this.#edit(item);
@@ -109,6 +110,15 @@ export class Controls {
     const wanted = decide === "approve" ? "approved" : "denied";
     if (answer.type === "nack") this.complain(answer.message);
     else if (answer.by && answer.by.user !== page.user && answer.decision !== wanted) this.complain(`${answer.by.user} was faster: it was ${answer.decision}.`);
+  }
+
+  /** What an answer ended before it could hear, as a message of its own: once, whoever presses first. */
+  async #resend(button) {
+    this.#pressed(button, "Sending…", "Send as a message");
+    const text = button.parentElement.querySelector(".said").textContent;
+    const answer = await this.ask("message.send", { text, steer: button.dataset.resend });
+    this.#done(button, "Send as a message");
+    if (answer.type === "nack") this.complain(answer.message);
   }
 
   async #move(item, button) {
