@@ -62,6 +62,12 @@ def result(number: int, words: str = "result", step: int = 0, **more: Any) -> di
     return {**done, "state": "done", "step": step, **more}
 
 
+def steer(words: str, step: int = 0, state: str = "done") -> dict[str, Any]:
+    """What somebody added meanwhile, where the model was told."""
+    who = {"user": "alice", "device": None, "device_name": ""}
+    return {"type": "steer", "steer": "s", "text": words, "who": who, "state": state, "step": step}
+
+
 def search(number: int, step: int = 0) -> dict[str, Any]:
     block = {"type": "server_tool_use", "id": f"srvtoolu_{number}", "name": "web_search", "input": {"query": "q"}}
     return {"type": "block", "block": block, "state": "done", "step": step}
@@ -104,7 +110,7 @@ def steps(draw: st.DrawFn, *, thinks: bool | None = None) -> list[Parts]:
     made: list[Parts] = []
     calling = draw(st.integers(0, 3))
     for step in range(calling + 1):
-        parts: Parts = []
+        parts: Parts = [steer(draw(WORDS), step) for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2])))]
         if thinks or (thinks is None and draw(st.booleans())):
             parts += draw(_thinking(step))
         if draw(st.integers(0, 3)) == 0:
@@ -160,6 +166,7 @@ _PART = st.one_of(
         {"type": st.just("tool_result"), "call": st.sampled_from(["", "c1", "c2", "c3", "c4"])},
         optional={"text": WORDS, "error": st.booleans(), "outcome": OUTCOMES, "reason": WORDS},
     ),
+    WORDS.map(steer),
     st.sampled_from([search(1), search(2), found(1), found(2)]).map(lambda part: {**part}),
     st.fixed_dictionaries(
         {

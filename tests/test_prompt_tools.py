@@ -25,6 +25,7 @@ from tests.histories import (
     redacted,
     result,
     search,
+    steer,
     steps,
     text,
     thought,
@@ -358,3 +359,30 @@ def test_old_answers_of_text_alone_are_told_as_they_always_were(words: list[str]
     told_before = [("assistant", joined.rstrip() + STOPPED_MARK)] if joined.strip() else []
     blocks = [(role, block["text"]) for role, block in flat(after(old))]
     assert blocks == [("user", "do it"), *told_before, ("user", "and now?")]
+
+
+# --- what is added while it answers -----------------------------------------------------------------------------
+
+
+def test_what_was_added_is_told_where_it_was_heard_and_for_ever() -> None:
+    parts = [text("I look."), call("clock", 1), result(1), steer("only flights", 1), text("Flights.", 1)]
+    prompt = after(parts, "completed")
+    assert [kinds(message) for message in prompt] == [
+        ["text"],
+        ["text", "tool_use"],
+        ["tool_result", "text"],
+        ["text"],
+        ["text"],
+    ]
+    assert prompt[2]["content"][1]["text"] == "only flights"
+    asked = build_prompt([], [text("do it")], parts[:4])
+    assert problems(asked) == []
+    assert flat(prompt)[: len(flat(asked))] == flat(asked), "the later prompt begins with the earlier one"
+    assert GO_ON not in str(prompt)
+
+
+def test_what_was_missed_is_not_told_twice() -> None:
+    prompt = after([text("I look."), steer("only flights", 1, "missed")])
+    assert "only flights" not in str(prompt)
+    assert STOPPED in str(prompt)
+    assert "only flights" in str(after([steer("only flights", 0), text("Yes.")], "completed")[0])

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 
 from chat.admin.lists import COUNTED, ReadOnly, who
 from chat.errors import Refused
-from chat.models import Event, Run
+from chat.models import Event, Run, Steer
 from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed
 
 NEAR = 200  # events of the conversation, among which a run's last one is looked for
@@ -51,6 +51,22 @@ class Now(admin.SimpleListFilter):
         return queryset
 
 
+class SteerInline(admin.TabularInline):  # type: ignore[type-arg]
+    """What was added to it while it ran."""
+
+    model = Steer
+    extra = 0
+    can_delete = False
+    fields = ["text", "author", "state", "step", "created_at"]
+    readonly_fields = ["text", "author", "state", "step", "created_at"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
 @admin.register(Run)
 class RunAdmin(ReadOnly):
     list_display = [
@@ -75,6 +91,7 @@ class RunAdmin(ReadOnly):
     ordering = ["-created_at"]
     readonly_fields = ["status", "lease", "lag"]
     actions = ["cancel", "requeue"]
+    inlines = [SteerInline]
 
     def get_queryset(self, request: HttpRequest) -> Any:
         # A run that is silent among many that speak must not cost a walk through all they said.

@@ -34,7 +34,8 @@ class Run(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     conversation = models.ForeignKey("chat.Conversation", models.CASCADE, related_name="runs", db_index=False)
     prompt = models.ForeignKey(Message, models.CASCADE, related_name="runs")
-    answer = models.OneToOneField(Message, models.SET_NULL, null=True, blank=True, related_name="run")
+    # Cascades: without its answer a live run would break its own rules while a conversation is deleted.
+    answer = models.OneToOneField(Message, models.CASCADE, null=True, blank=True, related_name="run")
     state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
     alongside = models.BooleanField(default=False)
     position = models.BigIntegerField()
