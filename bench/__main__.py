@@ -11,7 +11,19 @@ from bench.table import Row, markdown
 
 NAMES = (
     *("fan_out", "latency", "runs", "cancel", "resume", "memory"),
-    *("chaos", "doors", "slow_readers", "storm", "programs", "workers", "engines", "append", "faults", "prompts"),
+    *(
+        "chaos",
+        "doors",
+        "slow_readers",
+        "storm",
+        "programs",
+        "workers",
+        "engines",
+        "append",
+        "faults",
+        "prompts",
+        "agents",
+    ),
 )
 
 

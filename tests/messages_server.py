@@ -55,6 +55,7 @@ class Exchange:
     sent: list[tuple[float, int]] = field(default_factory=list)
     tokens_sent: int = 0
     finished: bool = False  # the whole answer was sent
+    refused: str = ""  # why, if it was
     client_closed: float | None = None
 
     def bytes_after(self, moment: float) -> int:
@@ -104,6 +105,10 @@ class MessagesServer:
     def script(self, *scripts: Script) -> None:
         self._scripts.extend(scripts)
 
+    def script_for(self, request: Request) -> Script:
+        """How this request is answered: the next script, or the default."""
+        return self._scripts.popleft() if self._scripts else self.default
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -126,7 +131,7 @@ class MessagesServer:
             exchange = Exchange(request, connection.number, time.monotonic())
             if self._keep:
                 self.journal.append(exchange)
-            script = self._scripts.popleft() if self._scripts else self.default
+            script = self.script_for(request)
             first = await connection.answer(exchange, self._answer(script, exchange, connection))
 
     async def _answer(self, script: Script, exchange: Exchange, connection: "_Connection") -> None:
@@ -140,6 +145,7 @@ class MessagesServer:
         )
         if problem := refusal(exchange.request):
             status, kind, message = problem
+            exchange.refused = message
         if status != 200:
             return await connection.send_error(status, script.headers, kind, message)
         await connection.send_headers(script.headers)
