@@ -11,19 +11,8 @@ from bench.table import Row, markdown
 
 NAMES = (
     *("fan_out", "latency", "runs", "cancel", "resume", "memory"),
-    *(
-        "chaos",
-        "doors",
-        "slow_readers",
-        "storm",
-        "programs",
-        "workers",
-        "engines",
-        "append",
-        "faults",
-        "prompts",
-        "agents",
-    ),
+    *("chaos", "doors", "slow_readers", "storm", "programs", "workers", "engines", "append", "faults"),
+    *("prompts", "agents"),
 )
 
 

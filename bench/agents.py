@@ -3,7 +3,7 @@
 - decisions: each call is approved by one device and denied by another in the same moment. Target: one decision each,
   the same for both, and nothing executed twice or after a denial. n: calls.
 - cancels: runs of many steps are stopped at a random moment, and the same conversation asks for the next one at once.
-  Target: no request is ever refused by a server that refuses what the Messages API refuses, the provider's connection is
+  Target: no request is refused by a server that refuses what the Messages API refuses, the provider's connection is
   closed within 250 ms (p99) and tools are told within 100 ms (p99). n: cancels. Baseline: one run at a time.
 - input: a call whose arguments have a megabyte. Target: a delta at its end costs the server no more processor time
   than one at its beginning (last quarter ÷ first, at most 1.2). n: deltas.
@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ async def large_input(size: int) -> list[Row]:
         await pair.both(lambda watcher: run in watcher.ended, "the end")
         executed = sum(what == "quick" for what, *_ in lines(journal))
         await close_all(pair.devices)
-    costs = [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+    costs = [later - earlier for earlier, later in pairwise(marks)]
     deltas = size // 40
     ratio = costs[3] / costs[0]
     return [

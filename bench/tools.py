@@ -1,4 +1,4 @@
-"""Tools that write down what happened to them, each as one line of $BENCH_JOURNAL: (what, run, call, monotonic time)."""
+"""Tools that write down what happened to them, as lines of $BENCH_JOURNAL: (what, run, call, monotonic time)."""
 
 import asyncio
 import json

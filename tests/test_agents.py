@@ -225,6 +225,24 @@ async def test_a_viewer_may_not_decide(
     assert acting.ran == ["one"]
 
 
+@with_settings(CHAT_APPROVERS=["owner"])
+async def test_roles_decide_who_may_approve(
+    agent: type[Acting], device: Make, bob: User, laptop: Device, conversation: Conversation
+) -> None:
+    owner = await conversation.participants.aget(user=laptop.user)
+    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
+    editor = await (await device(bob, conversation).connect()).synced()
+    agent.steps = [asks("delete", what="one")]
+    ack = await editor.ask("Delete it.")
+    call = await waits(editor, ack["run"])
+    refusal = await decide(editor, ack["run"], call, "approve")
+    assert (refusal["code"], "owner" in refusal["message"]) == ("forbidden", True)
+    await waits(laptop, ack["run"])
+    assert (await decide(laptop, ack["run"], call, "approve"))["decision"] == "approved"
+    await editor.ended(ack["run"])
+    assert acting.ran == ["one"]
+
+
 @with_settings(CHAT_MAX_STEPS=3)
 async def test_an_agent_that_never_comes_to_an_end_is_ended(
     agent: type[Acting], device: Make, alice: User, laptop: Device

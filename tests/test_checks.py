@@ -339,3 +339,16 @@ def test_traces_need_what_sends_them(settings: LazySettings, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)  # as where it is not installed
     assert ids(settings, PRODUCTION, TRACES=True) == ["chat.E032"]
     assert ids(settings, PRODUCTION, TRACES=False) == []
+
+
+@pytest.mark.parametrize("roles", [[], ["owner", "boss"]])
+def test_somebody_can_approve(settings: LazySettings, roles: list[str]) -> None:
+    assert ids(settings, PRODUCTION, CHAT_APPROVERS=roles) == ["chat.E033"]
+    assert ids(settings, PRODUCTION, CHAT_APPROVERS=["owner"]) == []
+
+
+@pytest.mark.parametrize("tokens", [-1, 1, 1023, 4096, 5000])
+def test_thinking_has_room_in_the_answer(settings: LazySettings, tokens: int) -> None:
+    settings.CHAT_CLAUDE_MAX_TOKENS = 4096
+    assert ids(settings, PRODUCTION, CHAT_CLAUDE_THINKING_TOKENS=tokens) == ["chat.E034"]
+    assert ids(settings, PRODUCTION, CHAT_CLAUDE_THINKING_TOKENS=1024) == []

@@ -106,7 +106,7 @@ def decide(
 ) -> dict[str, Any]:
     """Approve or deny a call that waits, and return the decision that stands: the first one, whoever made it."""
     with run.conversation.locked() as conversation:
-        by.now().may_speak()
+        by.now().may_decide()
         now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
         sheet = Sheet(conversation, now) if now.answer is not None else None
         for number, part in calls_in(sheet.parts) if sheet is not None else ():

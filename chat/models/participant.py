@@ -46,6 +46,12 @@ class Participant(models.Model):
         if self.role == Role.VIEWER:
             raise Refused(Code.FORBIDDEN, "You can read this conversation but not change it. Ask its owner.")
 
+    def may_decide(self) -> None:
+        """Refuse those who may not allow what a tool is about to do."""
+        if self.role not in settings.CHAT_APPROVERS:
+            roles = " or ".join(f"its {role}" for role in settings.CHAT_APPROVERS)
+            raise Refused(Code.FORBIDDEN, f"Here only {roles} can decide about this.")
+
     def may_manage(self) -> None:
         """Refuse everybody but the owner."""
         if self.role != Role.OWNER:
