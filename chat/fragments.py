@@ -66,7 +66,7 @@ def _changed(conversation: Conversation, event: Logged, panels: dict[str, Callab
         case Kind.RUN_STARTED:
             panels["queue"] = lambda: queue(conversation)
             return prompt(UUID(event.payload["prompt"])) + answer(event.run)
-        case Kind.PART_STARTED | Kind.PART_ENDED | Kind.TOOL_CALLED | Kind.TOOL_RESULT:
+        case Kind.PART_STARTED | Kind.PART_ENDED | Kind.TOOL_CALLED | Kind.TOOL_RESULT | Kind.CITATION_ADDED:
             return part(event)
         case Kind.APPROVAL_REQUESTED | Kind.APPROVAL_DECIDED:
             return part(event)

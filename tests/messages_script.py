@@ -39,13 +39,15 @@ class Streamed(Protocol):
 class Says:
     text: str = ""
     tokens: Sequence[str] | None = None  # the deltas as they are, instead of those made from `text`
+    cites: Sequence[dict[str, Any]] = ()
 
     def start(self) -> dict[str, Any]:
         return {"type": "text", "text": ""}
 
     def deltas(self) -> Iterator[dict[str, Any]]:
         tokens = TOKEN.findall(self.text) if self.tokens is None else self.tokens
-        return ({"type": "text_delta", "text": token} for token in tokens)
+        yield from ({"type": "text_delta", "text": token} for token in tokens)
+        yield from ({"type": "citations_delta", "citation": one} for one in self.cites)
 
 
 @dataclass

@@ -122,6 +122,11 @@ class View:
                 part["state"] = event["state"]
                 if part["type"] == "tool_use":
                     part["status"] = "asked" if event["state"] == "done" else "cancelled"
+            case "citation.added":
+                assert number == len(parts), f"not the next part: {event}"
+                assert 0 <= event["at"] <= len(parts[event["of"]]["text"]), f"of nothing: {event}"
+                told = {name: event[name] for name in ("title", "url", "text", "of", "at", "step")}
+                parts.append({"type": "citation", "state": "done", **told})
             case "tool.called":
                 assert parts[number]["status"] in {"asked", "approved"}, f"twice, or never allowed: {event}"
                 parts[number]["status"] = "running"
@@ -172,7 +177,7 @@ class View:
                     self.order.append(message)
             case "message.delta" | "message.snapshot":
                 self._text(event)
-            case "part.started" | "part.ended" | "tool.called" | "tool.result":
+            case "part.started" | "part.ended" | "citation.added" | "tool.called" | "tool.result":
                 self._part(event)
             case "approval.requested" | "approval.decided":
                 self._part(event)
@@ -223,7 +228,9 @@ class View:
                 return event["message"] not in self.messages
             case "run.started" | "run.ended":
                 return event["prompt"] not in self.messages
-            case "message.delta" | "message.snapshot" | "part.started" | "part.ended" | "tool.called" | "tool.result":
+            case "message.delta" | "message.snapshot" | "part.started" | "part.ended" | "citation.added":
+                return event["run"] not in self.runs
+            case "tool.called" | "tool.result":
                 return event["run"] not in self.runs
             case "run.steered" | "steer.consumed" | "steer.missed" | "steer.sent":
                 return event["run"] not in self.runs

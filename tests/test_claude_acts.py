@@ -86,3 +86,43 @@ async def test_arguments_that_are_no_json_are_an_error_for_the_model(server: Mes
     assert (await laptop.ended(ack["run"]))["state"] == "completed"
     assert acting.ran == []
     assert [exchange.finished for exchange in server.journal] == [True] * 2
+
+
+PAGE = {
+    "type": "web_search_result_location",
+    "url": "https://milk.example/white",
+    "title": "On milk",
+    "encrypted_index": "x",
+    "cited_text": "Milk is\0 white.",
+}
+DOCUMENT = {
+    "type": "char_location",
+    "document_index": 0,
+    "document_title": "cows.txt",
+    "start_char_index": 0,
+    "end_char_index": 4,
+    "cited_text": "Cows",
+}
+
+
+async def test_what_an_answer_rests_on_is_part_of_it_and_of_no_later_prompt(
+    server: MessagesServer, laptop: Device, device: Make, alice: User
+) -> None:
+    server.script(Script(blocks=[Says("Milk is white", cites=[PAGE]), Says(" and from cows.", cites=[DOCUMENT])]))
+    ack = await laptop.ask("Milk?")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert laptop.view.text_of(ack["run"]) == "Milk is white and from cows."
+    text, page, document = laptop.view.parts_of(ack["run"])
+    assert (page["title"], page["url"], page["text"]) == (
+        "On milk",
+        "https://milk.example/white",
+        "Milk is\ufffd white.",
+    )
+    assert (page["of"], text["text"][: page["at"]]) == (0, "Milk is white")
+    assert (document["title"], document["url"], document["text"]) == ("cows.txt", "", "Cows")
+    fresh = await (await device(alice, laptop.conversation).connect()).synced()
+    assert fresh.view.comparable() == laptop.view.comparable()
+    await laptop.ended((await laptop.ask("Thanks."))["run"])
+    assert server.requests[1].body["messages"][1]["content"] == [
+        {"type": "text", "text": "Milk is white and from cows."}
+    ]

@@ -9,6 +9,7 @@ import orjson
 
 from chat.agent.provider import (
     Block,
+    Citation,
     ProviderEvent,
     Reasoned,
     Reasoning,
@@ -68,6 +69,8 @@ class Hearing:
                 yield Text(text)
             case "thinking_delta" if text := self._clean(delta.thinking):
                 yield Reasoning(text)
+            case "citations_delta":
+                yield self._citation(delta.citation)
             case "signature_delta":
                 self._block["signature"] = delta.signature
             case "input_json_delta":
@@ -97,6 +100,18 @@ class Hearing:
         except ValueError:
             return None
         return found if isinstance(found, dict) and "\\u0000" not in text else None
+
+    def _citation(self, cited: Any) -> Citation:
+        """Of a page, a document or a search result: each names itself differently."""
+        found = {name: self._whole(getattr(cited, name, None)) for name in ("title", "document_title", "url", "source")}
+        url = found["url"] or found["source"]
+        title = found["title"] or found["document_title"] or url
+        return Citation(title, url if url.startswith(("https://", "http://")) else "", self._whole(cited.cited_text))
+
+    @staticmethod
+    def _whole(text: object) -> str:
+        """Without what a database refuses; it is complete, unlike a delta."""
+        return UNSTORABLE.sub("\ufffd", text) if isinstance(text, str) else ""
 
     def _usage(self, usage: object) -> Usage:
         for name in _COUNTED:

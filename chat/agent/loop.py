@@ -64,6 +64,7 @@ class Loop:
             await self._writer.flush()
             goes_on = self._writer.calls or reason == "pause_turn"
             if not goes_on and not await self._host.database.run(self._answering.is_steered):
+                await self._writer.settle()
                 return reason
             await self._writer.close()
             if self._writer.calls and not await self._act():

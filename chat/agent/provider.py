@@ -77,6 +77,15 @@ class ToolReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """What the words just said rest on: `quote` is the source's own. `url` is empty, or a web address."""
+
+    title: str
+    url: str = ""
+    quote: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Anything else that the provider's next request must contain as it is, such as what its own tools found."""
 
@@ -113,7 +122,9 @@ class Notice:
     code: str = ""
 
 
-ProviderEvent = Text | Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Block | Usage | Stopped | Notice
+ProviderEvent = (
+    Text | Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Citation | Block | Usage | Stopped | Notice
+)
 
 
 @dataclass(frozen=True, slots=True)

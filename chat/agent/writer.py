@@ -6,11 +6,14 @@ An answer that is only text, which most are, is announced by nothing: its words 
 import uuid
 from typing import Any
 
-from chat.agent.provider import Block, Reasoned, Reasoning, ToolAsked, ToolInput, ToolReady
+from chat.agent.provider import Block, Citation, Reasoned, Reasoning, ToolAsked, ToolInput, ToolReady
 from chat.group_commit import Pen
 from chat.host import Host
 from chat.models import Run
 from chat.models.answering import Answering
+
+MOST_CITED = 200  # by one text
+TITLE_LENGTH, URL_LENGTH, QUOTE_LENGTH = 300, 2_000, 1_000
 
 
 class Writer:
@@ -24,6 +27,7 @@ class Writer:
         self._run = run
         self._answering = Answering(run)
         self._is_first = not run.answer.parts
+        self._cited: list[dict[str, Any]] = []  # by the text that is open
         self._kind = ""  # of the part that is open; empty: none is
         self._pen = self._new_pen(0)
 
@@ -47,7 +51,7 @@ class Writer:
         """Some more of the part that is open. Raises what made an earlier commit impossible."""
         self._host.commit.write(self._pen, text)
 
-    async def take(self, event: Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Block) -> None:
+    async def take(self, event: Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Citation | Block) -> None:
         """Everything that is not said."""
         match event:
             case Reasoning(text):
@@ -67,6 +71,10 @@ class Writer:
             case ToolReady(input):
                 if self.is_at("tool_use"):
                     await self.close(input=input, status="asked")
+            case Citation(title, url, quote):
+                if self.is_at("text") and len(self._cited) < MOST_CITED:
+                    cited = {"title": title[:TITLE_LENGTH], "url": url[:URL_LENGTH], "text": quote[:QUOTE_LENGTH]}
+                    self._cited.append({**cited, "at": self._pen.offset})
             case Block(block):
                 await self._turn({"type": "block"})
                 await self.close(block=block)
@@ -76,6 +84,11 @@ class Writer:
         if self._kind:
             await self._turn(None, **fields)
 
+    async def settle(self) -> None:
+        """Nothing follows: what the last words rest on is told now, and what needs nothing more stays as it is."""
+        if self._cited:
+            await self.close()
+
     async def flush(self) -> None:
         """Return when all that was written is committed; raise if it could not be."""
         await self._host.commit.flush(self._pen)
@@ -83,6 +96,8 @@ class Writer:
     async def _turn(self, opening: dict[str, Any] | None, **fields: Any) -> None:
         await self.flush()
         closing = {"state": "done", **fields} if self._kind else None
+        if closing is not None and self._cited:
+            closing["citations"], self._cited = self._cited, []
         if opening is not None:
             opening = {**opening, "step": self.step}
         number = await self._host.database.run(self._answering.turn, closing=closing, opening=opening)

@@ -82,6 +82,22 @@ class PartEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CitationAdded(Event):
+    """What a text rests on, as the answer's next part."""
+
+    type: ClassVar[str] = "citation.added"
+    message: str
+    run: str
+    part: int
+    step: int
+    title: str
+    url: str
+    text: str
+    of: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCalled(Event):
     """A call is executed now, for the only time."""
 

@@ -39,8 +39,9 @@ class Steer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message. `type`: text, reasoning, tool_use, tool_result, steer or block; the protocol page says what
-    else each has. `state` is `open` while it is written, then `done`, or how its run ended.
+    """A piece of a message. `type`: text, reasoning, tool_use, tool_result, citation, steer or block.
+
+    The protocol page says what else each has. `state` is `open` while it is written, then `done`, or how its run ended.
     """
 
     type: str
@@ -55,6 +56,10 @@ class Part:
     error: bool = False
     steer: str = ""
     who: Who | None = None
+    title: str = ""
+    url: str = ""
+    of: int = 0
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,9 @@ class View:
                 for number, part in enumerate(answer.parts):
                     if part.type == "tool_use" and part.call == frame.call:
                         answer.change(number, status=frame.outcome)
+            case log.CitationAdded():
+                told = {"title": frame.title, "url": frame.url, "of": frame.of, "at": frame.at, "step": frame.step}
+                answer.change(frame.part, type="citation", text=frame.text, state="done", **told)
             case log.SteerConsumed():
                 answer.steers.pop(frame.steer, None)
                 told = {"steer": frame.steer, "who": frame.who, "step": frame.step}

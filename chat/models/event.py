@@ -16,6 +16,7 @@ class Kind(StrEnum):
     MESSAGE_REMOVED = "message.removed"
     PART_STARTED = "part.started"
     PART_ENDED = "part.ended"
+    CITATION_ADDED = "citation.added"
     TOOL_CALLED = "tool.called"
     TOOL_RESULT = "tool.result"
     APPROVAL_REQUESTED = "approval.requested"

@@ -5,6 +5,7 @@
 - tool_use: `call` (our id), `id` (the provider's), `name`, `text` (its arguments as they came), `input`, `status`,
   `approval`;
 - tool_result: `call`, `name`, `text`, `outcome`, `error`;
+- citation: `title`, `url`, `text` (the quote); what part `of` says `at` this code point rests on it;
 - steer: `text`, what was added meanwhile, `steer`, `who`; `state` is `missed` if it was not answered, then `sent`;
 - block: `block`, whatever else the provider said, kept as it is.
 

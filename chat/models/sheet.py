@@ -1,5 +1,6 @@
 """An answer's parts while the conversation is locked, and what devices are told of each change."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from chat import log
@@ -39,13 +40,16 @@ class Sheet:
         self.parts.append({**part, "state": "done"})
         return len(self.parts) - 1
 
-    def end(self, state: str = "done", **fields: Any) -> None:
-        """The part that is open has all its text."""
+    def end(self, state: str = "done", citations: Iterable[Part] = (), **fields: Any) -> None:
+        """The part that is open has all its text, which rests on these."""
         if not self.parts:  # what was never announced: part 0, text
             self.parts.append({"type": "text", "state": OPEN, "since": self.run.started_serial})
         number, part = len(self.parts) - 1, self.parts[-1]
         self._close(number, text_of(self.conversation.pk, self.answer.pk, part["since"], part=number), state)
         part |= fields
+        for cited in citations:
+            told = {**cited, "of": number, "step": part.get("step", 0)}
+            self.say(Kind.CITATION_ADDED, part=self.add({"type": "citation", **told}), **told)
 
     def answer_call(self, call: Part, outcome: str, text: str, **why: Any) -> None:
         """The result of a call, whatever became of it. `why` is for the model alone."""

@@ -91,6 +91,19 @@ class ToolResultPart(Shape):
     error: bool
 
 
+class CitationPart(Shape):
+    """What the text of part `of` rests on, at the code point `at`; `text` is the source's. `url` may be empty."""
+
+    type: Literal["citation"]
+    text: str
+    state: PartState
+    step: Step = 0
+    title: str
+    url: str
+    of: int
+    at: int
+
+
 class SteerPart(Shape):
     """What somebody added meanwhile, where the model was told. `missed`: it said nothing after it; then `sent`."""
 
@@ -112,7 +125,7 @@ class BlockPart(Shape):
 
 
 Part = Annotated[
-    TextPart | ReasoningPart | ToolUsePart | ToolResultPart | SteerPart | BlockPart,
+    TextPart | ReasoningPart | ToolUsePart | ToolResultPart | CitationPart | SteerPart | BlockPart,
     Field(discriminator="type"),
 ]
 
@@ -189,6 +202,21 @@ class PartEnded(_Event):
     part: int
     state: PartState
     length: int
+
+
+class CitationAdded(_Event):
+    """What a text rests on, as the answer's next part."""
+
+    type: Literal["citation.added"]
+    message: Id
+    run: Id
+    part: int
+    step: Step
+    title: str
+    url: str
+    text: str
+    of: int
+    at: int
 
 
 class ToolCalled(_Event):
@@ -413,6 +441,7 @@ AnyEvent = Annotated[
     | MessageSnapshot
     | PartStarted
     | PartEnded
+    | CitationAdded
     | ToolCalled
     | ToolResult
     | ApprovalRequested
@@ -628,6 +657,7 @@ AnyFrame = Annotated[
     | MessageSnapshot
     | PartStarted
     | PartEnded
+    | CitationAdded
     | ToolCalled
     | ToolResult
     | ApprovalRequested
