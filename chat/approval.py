@@ -39,6 +39,12 @@ def _is_plain(character: str) -> bool:
     return character.isprintable() and character != _OURS and not _BLANK.match(character)
 
 
+def to_decide(name: str, input: object) -> dict[str, str]:  # noqa: A002 - the Messages API's name for it
+    """What people are shown of a call that waits for them, and the hash that a decision names."""
+    text = json.dumps(input, ensure_ascii=False, indent=2)
+    return {"hash": arguments_hash(name, input), "shown": visible(text)}
+
+
 def arguments_hash(name: str, input: object) -> str:  # noqa: A002 - the Messages API's name for it
     """SHA-256, in hexadecimal, of the canonical JSON of a tool's name and its arguments.
 

@@ -99,11 +99,26 @@ def prompt(message: UUID | None) -> str:
 def answer(run: UUID | None) -> str:
     """One run's article. Of the part that is open there is no text: its deltas follow."""
     found = Run.objects.filter(pk__in=[run]).select_related("answer", "prompt").first()
-    if found is None:
+    return "" if found is None else render_to_string("chat/_answer.html", {"answer": _answer_now(found)})
+
+
+def part(event: Logged) -> str:
+    """One part of an answer. A call's result stands with the call, which is then drawn anew."""
+    found = Run.objects.filter(pk__in=[event.run]).select_related("answer").first()
+    if found is None or found.answer is None:
         return ""
-    parts = [without_open_text(one) for one in found.answer.parts] if found.answer else []
-    pending = steers_of([found]).get(found.pk, [])
-    return render_to_string("chat/_answer.html", {"answer": Answer(found, found.answer, parts, pending)})
+    now = _answer_now(found)
+    here = event.payload["part"]
+    numbers = [number for number, one in calls_in(now.parts) if one["call"] == event.payload.get("call")] or [here]
+    return "".join(
+        render_to_string("chat/_part.html", {"answer": now, "number": number, "part": now.parts[number]})
+        for number in numbers
+    )
+
+
+def _answer_now(run: Run) -> Answer:
+    parts = [without_open_text(one) for one in run.answer.parts] if run.answer else []
+    return Answer(run, run.answer, parts, steers_of([run]).get(run.pk, []))
 
 
 def steers(run: UUID | None) -> str:
@@ -114,22 +129,6 @@ def steers(run: UUID | None) -> str:
     return render_to_string("chat/_steers.html", {"run": found, "steers": steers_of([found]).get(found.pk, [])})
 
 
-def part(event: Logged) -> str:
-    """One part of an answer, or of a tool's result both: what was asked for shows what became of it."""
-    found = Message.objects.filter(pk__in=[event.message]).first()
-    if found is None or event.run is None:
-        return ""
-    here = event.payload["part"]
-    calls = [number for number, one in calls_in(found.parts) if one["call"] == event.payload.get("call")]
-    context = {"message": found.pk, "run": event.run, "conversation": found.conversation_id}
-    return "".join(
-        render_to_string(
-            "chat/_part.html", {**context, "number": number, "part": without_open_text(found.parts[number])}
-        )
-        for number in sorted({here, *calls})
-    )
-
-
 def without_open_text(one: Part) -> Part:
     """As it is stored, that of the part which is open has none."""
     return {"text": "", **one}
@@ -137,7 +136,7 @@ def without_open_text(one: Part) -> Part:
 
 def run_bar(run: UUID | None) -> str:
     """The state and the controls of a live run; nothing for one that has ended meanwhile."""
-    found = Run.objects.filter(pk__in=[run]).select_related("answer").first()
+    found = Run.objects.filter(pk__in=[run]).first()
     if found is None or not found.is_live:
         return ""
     return render_to_string("chat/_run_bar.html", {"run": found})

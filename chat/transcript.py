@@ -32,7 +32,7 @@ class Answer:
     @property
     def shown(self) -> list[Part]:
         """With a place for the first words where there is nothing yet."""
-        return self.parts or [{"type": "text", "state": OPEN, "text": ""}]
+        return self.parts or ([{"type": "text", "state": OPEN, "text": ""}] if self.run.is_live else [])
 
     @property
     def text(self) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import timedelta
 from html import unescape
+from io import StringIO
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from asgiref.sync import sync_to_async
 from django.conf import LazySettings
 from django.contrib.auth.models import Permission, User
 from django.contrib.staticfiles import finders
+from django.core.management import call_command
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
@@ -575,3 +577,29 @@ def test_several_conversations_are_deleted_at_once_whatever_their_runs_do(
     assert "Successfully deleted 2" in answer.content.decode()
     assert list(Conversation.objects.all()) == [kept]
     assert not Run.objects.exists()
+
+
+# --- what an agent did --------------------------------------------------------------------------------------
+
+
+def test_what_an_agent_did_is_read_part_by_part(staff: Client, settings: LazySettings) -> None:
+    settings.DEBUG = True
+    call_command("seed_demo", stdout=StringIO())
+    run = Run.objects.get(conversation__title="An agent at work", prompt__parts__0__text__startswith="Give this")
+    for model, pk in (("run", run.pk), ("message", run.answer_id)):
+        html = unescape(staff.get(reverse(f"admin:chat_{model}_change", args=[pk])).content.decode())
+        assert "rename_conversation" in html
+        assert "was denied" in html
+        assert "Denied by bob, Bob's phone: “Say what it shows instead.”" in html
+        assert '{"title": "Percentages and Tokyo"}' in html
+        assert "Bob would rather have a title" in html
+        assert "<style" not in html
+
+
+def test_what_is_being_written_is_read_too(staff: Client, talk: Conversation) -> None:
+    run = talk.runs.get(state=State.RUNNING)
+    assert run.answer_id is not None
+    assert not commit([Delta(talk.pk, run.pk, run.attempt, run.answer_id, 0, "So far <b>\u202e")])
+    for model, pk in (("run", run.pk), ("message", run.answer_id)):
+        html = staff.get(reverse(f"admin:chat_{model}_change", args=[pk])).content.decode()
+        assert "So far &lt;b&gt;⟨U+202E⟩" in html

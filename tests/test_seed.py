@@ -1,6 +1,7 @@
 """The demo data: as if it had happened, made once, and in development only."""
 
 import json
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -9,16 +10,28 @@ from django.conf import LazySettings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
+from chat.approval import to_decide
 from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
 from chat.models import Conversation, Device, Event, Message, Participant, Run
-from chat.models.state import LIVE
+from chat.models.answering import decide, overdue
+from chat.models.state import LIVE, State
 from chat.pages.accounts import DEMO_ACCOUNTS
 from chat.reading import read_frame
 from chat.transcript import as_json, read_transcript
 from tests.reducer import View
 
 MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event]
+
+
+EVERY_TYPE = ["reasoning", "text", "tool_use", "tool_use", "tool_result", "tool_result", "text"]
+
+
+def parts(run: Run) -> list[dict[str, Any]]:
+    assert run.answer is not None
+    found: list[dict[str, Any]] = run.answer.parts
+    return found
 
 
 def seed() -> str:
@@ -65,9 +78,37 @@ def test_everybody_of_the_demo_can_sign_in() -> None:
 
 
 @pytest.mark.usefixtures("seeded")
-def test_nothing_is_left_to_be_started() -> None:
-    assert not Run.objects.filter(state__in=LIVE).exists()
+def test_nothing_is_left_to_be_started_and_one_run_waits_for_a_decision() -> None:
+    waiting = Run.objects.get(state__in=LIVE)
+    assert waiting.state == State.WAITING
+    assert waiting.waits_until is not None
+    assert waiting.waits_until > timezone.now() + timedelta(days=80)
+    assert overdue() == []
+    assert Run.claim(waiting.conversation, "worker") == []
     assert not Message.objects.filter(place=None).exists()
+
+
+@pytest.mark.usefixtures("seeded")
+def test_an_agent_thinks_calls_tools_is_denied_one_and_waits() -> None:
+    ended, denied, waiting = Run.objects.filter(conversation__title="An agent at work").order_by("created_at")
+    assert [part["type"] for part in parts(ended)] == EVERY_TYPE
+    assert [part["outcome"] for part in parts(ended) if part["type"] == "tool_result"] == ["done", "done"]
+    [refused] = [part["approval"] for part in parts(denied) if part["type"] == "tool_use"]
+    assert (refused["decision"], refused["by"]["user"]) == ("denied", "bob")
+    [call] = [part for part in parts(waiting) if part["type"] == "tool_use"]
+    assert (call["name"], call["status"]) == ("rename_conversation", "waiting")
+    assert call["approval"] == to_decide(call["name"], call["input"])
+    assert all(part["state"] != "open" for run in (ended, denied, waiting) for part in parts(run))
+
+
+@pytest.mark.usefixtures("seeded")
+def test_what_waits_can_be_approved_and_is_then_to_be_executed() -> None:
+    run = Run.objects.select_related("conversation", "answer").get(state=State.WAITING)
+    [call] = [part for part in parts(run) if part["type"] == "tool_use"]
+    alice = run.conversation.participants.select_related("user").get(user__username="alice")
+    fields = {"call": call["call"], "arguments_hash": call["approval"]["hash"], "reason": ""}
+    assert decide(run, by=alice, device=None, approve=True, **fields)["decision"] == "approved"
+    assert Run.claim(run.conversation, "worker") == [run]
 
 
 def replayed(conversation: Conversation) -> View:
@@ -89,7 +130,7 @@ def fetched(conversation: Conversation) -> View:
 @pytest.mark.usefixtures("seeded")
 def test_the_log_of_every_conversation_replays_to_what_its_rows_say() -> None:
     conversations = list(Conversation.objects.all())
-    assert len(conversations) == 4
+    assert len(conversations) == 5
     for conversation in conversations:
         assert replayed(conversation).comparable() == fetched(conversation).comparable()
         assert conversation.head == Event.objects.filter(conversation=conversation).latest("serial").serial
@@ -116,7 +157,7 @@ def test_the_demo_shows_every_way_an_answer_can_be() -> None:
     assert archive.messages.count() == 2 * ARCHIVE_TURNS == 300
     newest = Conversation.objects.order_by("-updated_at").first()
     assert newest is not None
-    assert newest.title == "Counting words"
+    assert newest.title == "An agent at work"
     roles = set(Participant.objects.filter(user__username="bob").values_list("role", flat=True))
     assert roles == {"editor", "viewer"}
 

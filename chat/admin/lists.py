@@ -9,11 +9,13 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 
 from chat.models import Conversation
+from chat.models.parts import Part
 
 COUNTED = 10_000  # rows; a list that is longer says so, and is searched rather than paged
 SHORTEST_PREFIX = 4  # of an id, in hexadecimal digits
@@ -81,6 +83,11 @@ def id_range(term: str) -> tuple[uuid.UUID, uuid.UUID] | None:
 
 def short(value: uuid.UUID | None) -> str:
     return value.hex[:8] if value else ""
+
+
+def made_of(parts: list[Part]) -> str:
+    """What a message is made of, as a table."""
+    return render_to_string("admin/chat/parts.html", {"parts": parts})
 
 
 def listed(model: str, name: str, conversation: Conversation) -> str:

@@ -7,8 +7,9 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Left
 from django.http import HttpRequest
 
-from chat.admin.lists import ReadOnly, short
-from chat.models import Event, Message
+from chat.admin.lists import ReadOnly, made_of, short
+from chat.models import Event, Message, Run
+from chat.transcript import answer_of
 
 
 @admin.register(Message)
@@ -20,9 +21,17 @@ class MessageAdmin(ReadOnly):
     search_ids = ("pk", "conversation_id")
     search_help_text = "The first digits of its id or its conversation's, or the beginning of its author's name"
     ordering = ["-created_at"]
+    exclude = ["parts"]
+    readonly_fields = ["made_of"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).defer("parts").annotate(first=Left(KT("parts__0__text"), 60))
+
+    @admin.display(description="parts")
+    def made_of(self, message: Message) -> str:
+        """An answer that is being written has the text that is in the log by now."""
+        run = Run.objects.filter(answer=message).select_related("conversation", "answer").first()
+        return made_of(message.parts if run is None else answer_of(run, run.conversation.head).parts)
 
     @admin.display(description="text")
     def opening(self, message: Any) -> str:

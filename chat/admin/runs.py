@@ -11,10 +11,11 @@ from django.db.models.functions import Now as DatabaseNow
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
-from chat.admin.lists import COUNTED, ReadOnly, who
+from chat.admin.lists import COUNTED, ReadOnly, made_of, who
 from chat.errors import Refused
 from chat.models import Event, Run, Steer
 from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed
+from chat.transcript import answer_of
 
 NEAR = 200  # events of the conversation, among which a run's last one is looked for
 
@@ -89,7 +90,7 @@ class RunAdmin(ReadOnly):
         "The first digits of its id or its conversation's, or the beginning of a user's name, an error or a worker"
     )
     ordering = ["-created_at"]
-    readonly_fields = ["status", "lease", "lag"]
+    readonly_fields = ["status", "lease", "lag", "made_of"]
     actions = ["cancel", "requeue"]
     inlines = [SteerInline]
 
@@ -129,6 +130,10 @@ class RunAdmin(ReadOnly):
             return ""
         left = (run.lease_until - run.moment).total_seconds()
         return f"{left:.0f} s left" if left >= 0 else f"lapsed {ago(run.lease_until, run.moment)}"
+
+    @admin.display(description="what it wrote and did")
+    def made_of(self, run: Run) -> str:
+        return made_of(answer_of(run, run.conversation.head).parts)
 
     @admin.display
     def lag(self, run: Any) -> str:

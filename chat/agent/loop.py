@@ -5,18 +5,17 @@ through a restart of everything, goes on like any other.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
+from chat.agent.progress import Progress
 from chat.agent.provider import Turn
 from chat.agent.tool import Context, Tool, ToolError
 from chat.agent.writer import Writer
-from chat.approval import arguments_hash, visible
+from chat.approval import to_decide
 from chat.host import Host
 from chat.models import Run
 from chat.models.answering import Answering
@@ -76,7 +75,9 @@ class Loop:
         while True:
             parts = await self._host.database.run(self._answering.parts)
             calls = unanswered(parts)
-            approvals = {call["call"]: self._approval(call) for call in calls if self._needs_approval(call)}
+            approvals = {
+                call["call"]: to_decide(call["name"], call["input"]) for call in calls if self._needs_approval(call)
+            }
             if approvals:
                 await self._host.database.run(self._answering.ask, approvals, settings.CHAT_APPROVAL_SECONDS)
             ready = [call for call in calls if call["status"] in STARTABLE and call["call"] not in approvals]
@@ -110,6 +111,7 @@ class Loop:
             return "error", f"There is no tool {call['name']}."
         if call.get("input") is None:
             return "error", "The arguments are not a JSON object."
+        progress = Progress(lambda text: self._show(call["call"], text))
         context = Context(
             user=self._run.requested_by,
             conversation=self._run.conversation_id,
@@ -117,13 +119,14 @@ class Loop:
             call=UUID(call["call"]),
             cancelled=asyncio.Event(),
             query=self._host.database.run,
-            show=self._show,
+            show=progress.show,
         )
         try:
             return "done", await tool.call(context, call["input"])
         except ToolError as error:
             return "error", error.message
         finally:
+            progress.end()
             context.cancelled.set()
 
     def _needs_approval(self, call: Part) -> bool:
@@ -136,10 +139,7 @@ class Loop:
             return False  # nobody is asked about what cannot be done
         return True
 
-    def _approval(self, call: Part) -> dict[str, Any]:
-        text = json.dumps(call["input"], ensure_ascii=False, indent=2)
-        return {"hash": arguments_hash(call["name"], call["input"]), "shown": visible(text)}
-
-    async def _show(self, text: str) -> None:
-        frame = {"type": "progress", "run": str(self._run.pk), "text": text, "expires_in": PROGRESS_SECONDS}
+    def _show(self, call: str, text: str) -> None:
+        run = str(self._run.pk)
+        frame = {"type": "progress", "run": run, "call": call, "text": text, "expires_in": PROGRESS_SECONDS}
         self._host.desk.whisper(self._run.conversation_id, frame, "")

@@ -221,10 +221,11 @@ class Presence(Frame):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Frame):
-    """Something about a run worth knowing now; forget it after `expires_in` seconds."""
+    """Something about a run, or a call of it, worth knowing now; forget it after `expires_in` seconds."""
 
     type: ClassVar[str] = "progress"
     run: str
+    call: str | None = None
     text: str
     expires_in: float
 

@@ -17,9 +17,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_GET, require_POST
 
+from chat.approval import visible
 from chat.errors import Code, Refused
 from chat.fragments import live_of
 from chat.models import Conversation, Participant, Role, Run
+from chat.models.parts import Part
 from chat.models.state import State
 from chat.transcript import answer_of, people_of, read_transcript
 from chat.wire import read_serial
@@ -164,14 +166,27 @@ def answer_text(request: HttpRequest, pk: UUID, run: UUID) -> HttpResponse:
 @require_GET
 @partial
 def part_text(request: HttpRequest, pk: UUID, message: UUID, number: int) -> HttpResponse:
-    """What was thought, for whoever opens it. `X-Part-State` says whether there is more to come."""
+    """All of one part: what was thought, for whoever opens it; arguments and results that are too long for the page.
+
+    `X-Part-State` says whether there is more to come.
+    """
     found = _participant(request, pk).conversation
     run = get_object_or_404(found.runs.select_related("answer"), answer=message)
     parts = answer_of(run, found.head).parts
-    if number >= len(parts) or parts[number]["type"] != "reasoning":
+    if number >= len(parts):
         raise Http404
     headers = {"X-Part-State": parts[number]["state"]}
-    return HttpResponse(parts[number]["text"], content_type="text/plain; charset=utf-8", headers=headers)
+    return HttpResponse(_whole(parts[number]), content_type="text/plain; charset=utf-8", headers=headers)
+
+
+def _whole(part: Part) -> str:
+    """As a page shows the beginning of it."""
+    match part["type"]:
+        case "reasoning" | "tool_result":
+            return str(part["text"])
+        case "tool_use":
+            return str(part["approval"]["shown"]) if "approval" in part else visible(part["text"])
+    raise Http404
 
 
 @require_GET

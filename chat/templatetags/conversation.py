@@ -1,8 +1,11 @@
 """What the templates of a conversation need beyond Django's own tags."""
 
+import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django import template
+from django.conf import settings
 from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
@@ -10,8 +13,14 @@ from django.utils.timesince import timesince
 from chat.approval import visible as made_visible
 from chat.markup import RENDERED_LIMIT, exactly, render_markdown
 from chat.models.parts import Part
+from chat.transcript import Answer
 
 register = template.Library()
+
+# Code points; whoever wants all of it gets it as a page of its own.
+SHOWN = 2_000  # of arguments and of a result: there may be a hundred of each in an answer, which is one frame
+TO_DECIDE = 20_000  # of what somebody is asked about
+BRIEF = 120
 
 
 @register.filter
@@ -21,9 +30,18 @@ def markdown(text: str) -> SafeString:
 
 
 @register.filter
-def is_endless(text: str) -> bool:
+def is_endless(one: Answer | Part) -> bool:
     """Too long to be shown rendered: a page shows its beginning, and where all of it is."""
-    return len(text) > RENDERED_LIMIT or len(render_markdown(text)) > RENDERED_LIMIT
+    if not isinstance(one, Answer):
+        return _rendered_size(one) > RENDERED_LIMIT
+    said = [part for part in one.parts if part["type"] == "text"]
+    return not one.run.is_live and sum(_rendered_size(part) for part in said) > RENDERED_LIMIT
+
+
+def _rendered_size(part: Part) -> int:
+    """Of its HTML, or of its text if that is too long already."""
+    text: str = part["text"]
+    return len(text) if len(text) > RENDERED_LIMIT else len(render_markdown(text))
 
 
 @register.filter
@@ -36,6 +54,56 @@ def exact(text: str) -> SafeString:
 def visible(text: str) -> SafeString:
     """The same with what cannot be seen made to be seen."""
     return mark_safe(exactly(made_visible(text)))  # noqa: S308 - escaped there
+
+
+@register.filter
+def marked(text: SafeString) -> SafeString:
+    """What was made visible stands out. Nothing else can look like it: the text's own brackets are written so, too."""
+    return mark_safe(re.sub("⟨U\\+[0-9A-F]{4,6}⟩", r"<mark>\g<0></mark>", text))  # noqa: S308 - escaped before
+
+
+# --- calls and results: the beginning of what is long ---------------------------------------------------------
+
+
+@register.simple_tag
+def shown_limit() -> int:
+    """How many code points of arguments and results a page shows."""
+    return SHOWN
+
+
+@register.simple_tag
+def decision_limit() -> int:
+    """How many of what waits for a decision."""
+    return TO_DECIDE
+
+
+@register.filter
+def is_long(text: str, limit: int = SHOWN) -> bool:
+    return len(text) > limit
+
+
+@register.filter
+def beginning(text: str, limit: int = SHOWN) -> str:
+    return text[:limit]
+
+
+@register.filter
+def brief(text: str) -> str:
+    """One line of it, for a fold that is closed."""
+    line = made_visible(" ".join(text[: 4 * BRIEF].split()))
+    return line if len(line) <= BRIEF else line[: BRIEF - 1] + "…"
+
+
+@register.filter
+def with_commas(number: int) -> str:
+    return f"{number:,}"
+
+
+@register.filter
+def result_of(parts: Iterable[Part], call: Part) -> tuple[int, Part] | None:
+    """The number of the part that is this call's result, and the part."""
+    results = ((number, part) for number, part in enumerate(parts) if part["type"] == "tool_result")
+    return next(((number, part) for number, part in results if part["call"] == call["call"]), None)
 
 
 _DOING = {
@@ -52,6 +120,9 @@ _DOING = {
 }
 
 
+_BUSY = frozenset({"", "asked", "approved", "running"})
+
+
 @register.filter
 def doing(part: Part) -> str:
     """What becomes of a call."""
@@ -59,19 +130,20 @@ def doing(part: Part) -> str:
 
 
 @register.filter
-def outcome(part: Part) -> str:
-    """Of a result that is none."""
-    return _DOING[part["outcome"]].capitalize()
+def is_busy(part: Part) -> bool:
+    """Whether a call comes to something without anybody's doing."""
+    return part.get("status", "") in _BUSY
 
 
 @register.filter
 def decided(part: Part) -> str:
     """Who allowed it, or did not, and why."""
     approval = part["approval"]
-    who = approval["by"]["user"] if approval.get("by") else ""
+    by = approval.get("by") or {}
+    who = ", ".join(by[name] for name in ("user", "device_name") if by.get(name))
     what = {"approved": "Approved", "denied": "Denied"}.get(approval["decision"], "Nobody decided in time")
-    reason = f": {approval['reason']}" if approval.get("reason") else ""
-    return f"{what}{f' by {who}' if who else ''}{reason}"
+    reason = approval.get("reason", "").strip()
+    return f"{what}{' by ' * bool(who)}{who}{f': “{reason}”' if reason else '.'}"
 
 
 @register.filter
@@ -80,3 +152,17 @@ def ago(moment: datetime) -> str:
     if timezone.now() - moment < timedelta(minutes=1):
         return "just now"
     return f"{timesince(moment, depth=1)} ago"
+
+
+@register.simple_tag
+def approver_roles() -> str:
+    """Which roles may decide about calls, for the page's rules."""
+    return " ".join(settings.CHAT_APPROVERS)
+
+
+@register.simple_tag
+def approvers() -> str:
+    """The same for those who may not."""
+    words = {"owner": "the owner", "editor": "anyone who may write here", "viewer": "anyone here"}
+    named = [words[role] for role in settings.CHAT_APPROVERS]
+    return (named[-1] if "editor" in settings.CHAT_APPROVERS or len(named) == 1 else " or ".join(named)).capitalize()

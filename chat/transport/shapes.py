@@ -643,10 +643,11 @@ class Presence(Shape):
 
 
 class Progress(Shape):
-    """Something about a run worth knowing now; forget it after `expires_in` seconds."""
+    """Something about a run, or a call of it, worth knowing now; forget it after `expires_in` seconds."""
 
     type: Literal["progress"]
     run: Id
+    call: Id | None = None
     text: str
     expires_in: float
 

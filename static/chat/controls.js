@@ -3,7 +3,7 @@
  * that it was pressed; what then happens on the page is the server's word, the same on every device.
  */
 
-import { byId, onChanged, page } from "./page.js";
+import { byId, onChanged } from "./page.js";
 import { liveRuns } from "./status.js";
 
 const FALLBACK = 10_000; // ms without an answer, then the button can be pressed again
@@ -16,8 +16,8 @@ export class Controls {
   #focused = null;
 
   /** `cursor()` is how far the page is: what was asked for later is not meant by a "Stop all". */
-  constructor({ ask, complain, cursor }) {
-    Object.assign(this, { ask, complain, cursor });
+  constructor({ ask, complain, cursor, device }) {
+    Object.assign(this, { ask, complain, cursor, device });
     document.addEventListener("click", (event) => this.#click(event));
     byId("editor-form").addEventListener("submit", (event) => { event.preventDefault(); this.#saveEdit(); });
     byId("editor-cancel").addEventListener("click", () => byId("editor").close());
@@ -103,13 +103,15 @@ export class Controls {
   /** The first decision stands, whoever made it; the page shows which. */
   async #decide(button) {
     const { decide, run, call, hash } = button.dataset;
-    const buttons = [byId(`approve-${call}`), byId(`deny-${call}`)];
-    for (const one of buttons) this.#pressed(one);
+    const [approve, deny] = [byId(`approve-${call}`), byId(`deny-${call}`)];
+    this.#pressed(approve, decide === "approve" ? "Approving…" : "Approve", "Approve");
+    this.#pressed(deny, decide === "deny" ? "Denying…" : "Deny", "Deny");
     const answer = await this.ask("tool.decide", { run, call, decision: decide, arguments_hash: hash, reason: byId(`reason-${call}`).value });
-    for (const one of buttons) this.#done(one);
-    const wanted = decide === "approve" ? "approved" : "denied";
+    this.#done(approve, "Approve");
+    this.#done(deny, "Deny");
     if (answer.type === "nack") this.complain(answer.message);
-    else if (answer.by && answer.by.user !== page.user && answer.decision !== wanted) this.complain(`${answer.by.user} was faster: it was ${answer.decision}.`);
+    else if (!answer.by) this.complain("That came too late: nobody decided in time, or it was stopped.");
+    else if (answer.by.device !== this.device) this.complain(`${answer.by.user}${answer.by.device_name ? `, ${answer.by.device_name},` : ""} was faster.`);
   }
 
   /** What an answer ended before it could hear, as a message of its own: once, whoever presses first. */

@@ -3,6 +3,7 @@
  * The cursor is the last serial applied; whatever happens to the connection, the next question is what comes after.
  */
 
+import { keeping } from "./kept.js";
 import { byId, changed } from "./page.js";
 import { append } from "./text.js";
 
@@ -103,7 +104,7 @@ function appendTo(id, offset, text) {
 function place(piece) {
   const there = byId(piece.id);
   if (there !== null) {
-    if (!("keep" in piece.dataset)) htmx.swap(there, piece.outerHTML, { swapStyle: "outerHTML", ...AT_ONCE });
+    if (!("keep" in piece.dataset)) keeping(there, () => htmx.swap(there, piece.outerHTML, { swapStyle: "outerHTML", ...AT_ONCE }));
     return;
   }
   const into = byId(piece.dataset.into);

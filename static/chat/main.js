@@ -12,6 +12,7 @@ import { startPanels } from "./panels.js";
 import { Scroll } from "./scroll.js";
 import { showConnection, showTransport, startStatus } from "./status.js";
 import { startThoughts } from "./thoughts.js";
+import { startTimes } from "./times.js";
 import { startWhispers, whisper } from "./whispers.js";
 
 const READ_EVERY = 4_000; // ms
@@ -92,7 +93,8 @@ scroll.start();
 startWhispers();
 startCopy();
 startThoughts();
-new Controls({ ask, complain, cursor: () => frames.cursor });
+startTimes();
+new Controls({ ask, complain, cursor: () => frames.cursor, device: me.id });
 startPanels({
   rename: async (title) => {
     const answer = await ask("conversation.rename", { title });

@@ -20,6 +20,8 @@ const REVOKED = 4504;
 const ENDINGS = { completed: "Answer finished.", cancelled: "Answer stopped.", failed: "Answer failed.", interrupted: "Answer interrupted." };
 
 let running = new Map(); // run → state, as announced
+const begun = new Set();
+let asking = new Map(); // call → name of its tool: what waits for a decision, as announced
 
 /** The state of the connection; `stopped` says why and what can be done. */
 export function showConnection(state, why, attempts) {
@@ -49,12 +51,24 @@ function showSentAway({ code, reason, message }) {
   byId("sent-away").hidden = false;
 }
 
-/** For people who cannot see the page: that an answer began or ended, never each word of it. */
-function announce(now) {
+/** For people who cannot see the page: that an answer began or ended, or needs them, never each word of it. */
+function announce(now, questions) {
   const says = [];
-  for (const [run, state] of now) if (state === "answering" && running.get(run) !== "answering") says.push("Answer started.");
+  for (const [run, state] of now) if (state === "answering" && running.get(run) !== "answering") says.push(begun.has(run) ? "Answer goes on." : "Answer started.");
+  for (const [call, name] of questions) if (!asking.has(call)) says.push(`${name} needs ${document.body.dataset.role !== "viewer" ? "your" : "a"} decision.`);
+  for (const [call, name] of asking) if (!questions.has(call)) says.push(`${name}: ${decisionAbout(call)}`);
   for (const run of running.keys()) if (!now.has(run)) says.push(ENDINGS[byId(`answer-${run}`)?.dataset.state]);
   if (says.length) byId("announce").textContent = says.filter(Boolean).join(" ");
+}
+
+/** What the page now says where it had asked. */
+function decisionAbout(call) {
+  const said = document.querySelector(`[data-call="${call}"] .decided`)?.textContent;
+  return said ?? "nothing to decide any more.";
+}
+
+function questions() {
+  return new Map([...document.querySelectorAll(".approval")].map(({ dataset: { call, name } }) => [call, name]));
 }
 
 function bars() {
@@ -68,13 +82,16 @@ export function liveRuns() {
 
 function refresh(onIdle) {
   const now = bars();
-  announce(now);
+  const open = questions();
+  announce(now, open);
   running = now;
+  asking = open;
+  for (const [run, state] of now) if (state !== "starting") begun.add(run);
   const idle = liveRuns().length === 0;
   if (idle && !byId("stop-all").hidden) onIdle();
   byId("stop-all").hidden = idle;
   byId("when-busy-field").hidden = idle;
-  document.title = `${byId("title").textContent} · Conversations`;
+  document.title = `${open.size ? "Decision needed · " : ""}${byId("title").textContent} · Conversations`;
   const me = document.querySelector(`#people [data-person="${CSS.escape(page.user)}"]`);
   if (me !== null) document.body.dataset.role = me.dataset.role;
 }
@@ -92,5 +109,6 @@ export function startStatus(onIdle) {
   markMine(document.body);
   onChanged(() => refresh(onIdle));
   running = bars();
+  asking = questions();
   refresh(onIdle);
 }

@@ -4,6 +4,7 @@ import { byId, onChanged, page } from "./page.js";
 
 const typing = new Map(); // user → timer
 const present = new Map();
+const progress = new Map(); // call or run → { text, timer }
 
 /** Remember that something holds of these for so many seconds. */
 function hold(map, names, seconds, show) {
@@ -32,14 +33,23 @@ function showPresent() {
 export function whisper(frame) {
   if (frame.type === "typing" && frame.user !== page.user) hold(typing, [frame.user], frame.expires_in, showTyping);
   else if (frame.type === "presence") hold(present, frame.users, frame.online ? frame.expires_in : 0, showPresent);
-  else if (frame.type === "progress") progress(frame);
+  else if (frame.type === "progress") getOn(frame.call ?? frame.run, frame);
 }
 
-function progress(frame) {
-  const line = byId(`progress-${frame.run}`);
-  if (line === null) return;
-  line.textContent = frame.text;
-  setTimeout(() => { if (line.textContent === frame.text) line.textContent = ""; }, frame.expires_in * 1000);
+/** The newest there is. Its line comes with the event that something runs, which may be behind; and goes with its end. */
+function getOn(what, { text, expires_in: seconds }) {
+  clearTimeout(progress.get(what)?.timer);
+  progress.set(what, { text, timer: setTimeout(() => { progress.delete(what); showLine(what, ""); }, seconds * 1000) });
+  showLine(what, text);
+}
+
+function showLine(what, text) {
+  const line = byId(`progress-${what}`);
+  if (line !== null && line.textContent !== text) line.textContent = text;
+}
+
+function showProgress() {
+  for (const [what, { text }] of progress) showLine(what, text);
 }
 
 const said = new Set(); // messages that are known already: the queue is drawn anew when it changes
@@ -62,5 +72,6 @@ export function startWhispers() {
     if (root.id === "people") showPresent();
   });
   onChanged(showPresent);
+  onChanged(showProgress);
   showPresent();
 }

@@ -11,7 +11,8 @@ from tests.browser.site import Site
 
 DEADLINE = 30.0  # for a busy machine; two heartbeats are longer
 # All but what may differ between two pages: white space between blocks, who is online just now, which attribute
-# comes first, and text being written, which the one page has a moment before the other.
+# comes first, what is never stored, times that run, and text being written, which the one page has a moment before the
+# other.
 NORMALISED = """() => {
   const shown = (node) => {
     if (node.nodeType === Node.TEXT_NODE) {
@@ -19,9 +20,10 @@ NORMALISED = """() => {
       return keeps ? node.data : node.data.replace(/\\s+/g, " ").trim();
     }
     if (node.nodeType !== Node.ELEMENT_NODE) return "";
-    const inside = node.className === "streaming" ? "" : [...node.childNodes].map(shown).filter(Boolean).join("");
+    const isFleeting = node.id.startsWith("text-") || node.matches(".progress, [data-until]");
+    const inside = isFleeting ? "" : [...node.childNodes].map(shown).filter(Boolean).join("");
     const attributes = [...node.attributes]
-      .filter(({name, value}) => name !== "data-online" && !(name === "class" && !value))
+      .filter(({name, value}) => name !== "data-online" && name !== "data-length" && !(name === "class" && !value))
       .map(({name, value}) => `${name}=${JSON.stringify(value)}`).sort();
     return `<${[node.localName, ...attributes].join(" ")}>${inside}</${node.localName}>\\n`;
   };

@@ -16,7 +16,13 @@ from tests.server import migrated
 ROOT = Path(__file__).resolve().parents[2]
 NOT_OURS = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "DATABASE_URL", "REDIS_URL", "CHAT_PROVIDER")
 # Short, so that a story about a killed server need not wait.
-SETTINGS = {"DEBUG": "1", "CHAT_PROVIDER": "scripted", "CHAT_LEASE_SECONDS": "3", "CHAT_SWEEP_SECONDS": "0.3"}
+SETTINGS = {
+    "DEBUG": "1",
+    "CHAT_PROVIDER": "scripted",
+    "CHAT_TOOLS": "tests.browser.tools",
+    "CHAT_LEASE_SECONDS": "3",
+    "CHAT_SWEEP_SECONDS": "0.3",
+}
 DEADLINE = 30.0
 
 
@@ -36,6 +42,7 @@ class Site:
         environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
         self.environment = {**environment, **SETTINGS, "VAR_DIR": str(directory), **settings}
+        self.directory = directory
         self.log = directory / "server.log"
         self._server: subprocess.Popen[bytes] | None = None
         shutil.copy(migrated(), directory)
@@ -52,6 +59,10 @@ class Site:
         self._stage.stdin.write(json.dumps([name, fields]) + "\n")
         self._stage.stdin.flush()
         return json.loads(self._stage.stdout.readline())
+
+    def let_go(self, name: str) -> None:
+        """A tool that works until it is let go (tests/browser/tools.py) comes to its end."""
+        (self.directory / f"gate-{name}").touch()
 
     def start(self) -> "Site":
         with self.log.open("ab") as output:

@@ -116,12 +116,18 @@ def _events(run: Run, prompt: Message, reply: Message, serial: int) -> list[log.
     ]
 
 
+def acted(conversation: str, parts: list[dict[str, Any]]) -> None:
+    """One answer that is made of these parts."""
+    history(conversation, 1, "")
+    Message.objects.filter(conversation=UUID(conversation), role="assistant").update(parts=parts)
+
+
 def head(conversation: str) -> int:
     return Conversation.objects.get(pk=UUID(conversation)).head
 
 
 def main() -> None:
-    calls = {f.__name__: f for f in (sign_in, sign_out, begin, add, rename_device, texts, runs, history, head)}
+    calls = {f.__name__: f for f in (sign_in, sign_out, begin, add, rename_device, texts, runs, history, acted, head)}
     for line in sys.stdin:
         name, fields = json.loads(line)
         sys.stdout.write(json.dumps(calls[name](**fields)) + "\n")

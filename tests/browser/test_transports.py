@@ -134,6 +134,29 @@ async def test_everything_works_the_same(abroad: Abroad, wall: str) -> None:
     await abroad.same_as_reload(laptop)
 
 
+@pytest.mark.parametrize("wall", [wall for wall in WALLS if wall != "silent"])
+async def test_an_agent_is_seen_and_decided_about_the_same(abroad: Abroad, wall: str) -> None:
+    laptop, phone = await abroad.behind(wall), await abroad.open()
+    gate = f"{wall}-{abroad.number}"
+    await phone.say(
+        f'/rate 0\n/think Hm.\n/tool erase {{"what": "it"}}\n/tool work {{"name": "{gate}", "says": "busy"}}'
+    )
+    await laptop.shows(".part .progress", "busy")
+    abroad.site.let_go(gate)
+    await laptop.page.wait_for_selector('.run-bar[data-live="waiting"]')
+    await abroad.same_as_reload(laptop)
+    await laptop.page.click(".thought summary")
+    await laptop.shows(".loaded", "Hm.")
+    await laptop.page.click("[data-decide=approve]")
+    for screen in (laptop, phone):
+        await screen.ended("completed")
+        await screen.shows(".decided", f"Approved by {laptop.user}")
+        assert await screen.texts(".result pre") == ["it is gone", f"worked on {gate}"]
+    await uses(laptop, WALLS[wall])
+    await laptop.page.click(".thought summary")
+    await abroad.same_as_reload(laptop)
+
+
 async def test_a_poll_goes_on_where_the_last_one_ended(abroad: Abroad) -> None:
     laptop = await abroad.behind("buffered")
     asked: list[str] = []

@@ -1,7 +1,8 @@
-"""Demo accounts, and conversations that show how an answer can end. For development only.
+"""Demo accounts, and conversations that show what an answer can be and how it can end. For development only.
 
 Everything goes through the verbs and the log, in one transaction: a server that runs meanwhile never sees a
-run it could start. Safe to run again: what somebody has changed or made since is left alone.
+run it could start, and the one that is not over waits for a person. Safe to run again: what somebody has changed
+or made since is left alone.
 """
 
 import uuid
@@ -14,6 +15,7 @@ from django.db import transaction
 
 from chat.batches import Delta
 from chat.group_commit import commit
+from chat.management.demo_agent import acting
 from chat.models import Conversation, Device, Participant, Role, Run
 from chat.models.state import State
 from chat.pages.accounts import DEMO_ACCOUNTS
@@ -54,8 +56,9 @@ def seed() -> int:
         Talk(alice, "A timetable that broke off", bob, Role.VIEWER),
         Talk(alice, "Stopped half-way", bob, Role.EDITOR),
         Talk(alice, "Counting words", bob, Role.EDITOR),
+        Talk(alice, "An agent at work", bob, Role.EDITOR),
     ]
-    for talk, fill in zip(talks, (archive, interrupted, stopped, finished), strict=True):
+    for talk, fill in zip(talks, (archive, interrupted, stopped, finished, acting), strict=True):
         fill(talk)
     return len(talks)
 
