@@ -18,6 +18,8 @@ from chat.log import Logged
 
 MAX_SIGNAL_BYTES = 1_048_576  # room for MAX_TEXT characters, each escaped as JSON may: twelve bytes
 MAX_TEXT = 65_536  # code points of one message
+MAX_RESULT = 32_768  # code points of what a tool came to on a device
+MAX_ERROR = 2_000
 MAX_FRAME_BYTES = 1_048_576
 WINDOW_BYTES = 49_152  # unacknowledged; a device that owes more is not sent live frames
 WINDOW_FRAMES = 256
@@ -113,6 +115,10 @@ CleanText = Annotated[str, AfterValidator(_clean)]
 SpokenText = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean), AfterValidator(_spoken)]
 
 
+ResultText = Annotated[str, Field(max_length=MAX_RESULT), AfterValidator(_clean)]
+ErrorText = Annotated[str, Field(max_length=MAX_ERROR), AfterValidator(_clean), AfterValidator(_spoken)]
+
+
 _ID = re.compile(r'"id"\s*:\s*"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"')
 
 
@@ -167,6 +173,16 @@ class Decide(Signal):
     decision: Literal["approve", "deny"]
     arguments_hash: Annotated[str, Field(max_length=64)] = Field(description="of what you were shown")
     reason: Annotated[str, Field(max_length=500), AfterValidator(_clean)] = ""
+
+
+class Answer(Signal):
+    """What a tool came to on this device, in words for the model: exactly one of the two. The first answer stands."""
+
+    type: Literal["tool.result"]
+    run: UUID
+    call: UUID
+    result: ResultText | None = None
+    error: ErrorText | None = Field(None, description="why there is no result")
 
 
 class QueueEdit(Signal):
@@ -228,7 +244,7 @@ class Ping(BaseModel):
     type: Literal["ping"]
 
 
-Spoken = Send | Cancel | Retry | Steer | Decide | QueueEdit | QueueRemove | QueueMove | Rename | Read
+Spoken = Send | Cancel | Retry | Steer | Decide | Answer | QueueEdit | QueueRemove | QueueMove | Rename | Read
 AnySignal = Annotated[Spoken | Flow | Typing | Ping, Field(discriminator="type")]
 SIGNALS: TypeAdapter[Spoken | Flow | Typing | Ping] = TypeAdapter(AnySignal)
 

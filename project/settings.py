@@ -240,12 +240,13 @@ CHAT_SYSTEM_PROMPT = os.environ.get("CHAT_SYSTEM_PROMPT", "You are a helpful ass
 CHAT_TOOLS = _list(  # what the model can do: dotted paths of async functions, or of modules of them
     "CHAT_TOOLS",
     "chat.agent.tools.clock,chat.agent.tools.calculator,chat.agent.tools.search,"
-    "chat.agent.tools.rename,chat.agent.tools.share",
+    "chat.agent.tools.rename,chat.agent.tools.share,chat.agent.tools.ask_user,chat.agent.tools.this_device",
 )
 CHAT_CLAUDE_THINKING_TOKENS = int(os.environ.get("CHAT_CLAUDE_THINKING_TOKENS", "0"))  # 0: it does not
 CHAT_MAX_STEPS = int(os.environ.get("CHAT_MAX_STEPS", "25"))  # how often one run asks the model
 CHAT_APPROVAL_SECONDS = float(os.environ.get("CHAT_APPROVAL_SECONDS", "86400"))  # then nobody has allowed it
 CHAT_APPROVERS = _list("CHAT_APPROVERS", "owner,editor")  # whose role lets them approve what a tool is about to do
+CHAT_DEVICE_SECONDS = float(os.environ.get("CHAT_DEVICE_SECONDS", "86400"))  # then no device has answered
 CHAT_LEASE_SECONDS = float(os.environ.get("CHAT_LEASE_SECONDS", "10"))
 CHAT_SWEEP_SECONDS = float(os.environ.get("CHAT_SWEEP_SECONDS", "2"))
 CHAT_MAX_ATTEMPTS = int(os.environ.get("CHAT_MAX_ATTEMPTS", "3"))

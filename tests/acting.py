@@ -3,10 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from chat.agent.provider import (
+    ProviderError,
     ProviderEvent,
     Reasoned,
     Reasoning,
@@ -18,9 +18,10 @@ from chat.agent.provider import (
     Turn,
     Usage,
 )
-from chat.agent.tool import Context, ToolRefused, tool
+from chat.agent.tool import Context, ToolRefused, device_tool, tool
 
-Step = Sequence["ProviderEvent | Held"]
+# An event is waited for, an error raised.
+Step = Sequence[ProviderEvent | asyncio.Event | ProviderError]
 
 
 def asks(name: str, id: str = "toolu_1", **input: Any) -> list[ProviderEvent]:  # noqa: A002
@@ -32,13 +33,6 @@ def asks(name: str, id: str = "toolu_1", **input: Any) -> list[ProviderEvent]:  
 
 def thinks(*words: str, signature: str = "signed") -> list[ProviderEvent]:
     return [*(Reasoning(word) for word in words), Reasoned(signature)]
-
-
-@dataclass(frozen=True)
-class Held:
-    """In a step: nothing happens until `release` is set; with another name, nothing ever does."""
-
-    name: str = "release"
 
 
 class Acting:
@@ -53,10 +47,12 @@ class Acting:
         yield Usage({"input_tokens": 10, "output_tokens": 1})
         for event in step:
             await asyncio.sleep(0)
-            if not isinstance(event, Held):
+            if isinstance(event, asyncio.Event):
+                await event.wait()
+            elif isinstance(event, ProviderError):
+                raise event
+            else:
                 yield event
-                continue
-            await (release if event.name == "release" else asyncio.Event()).wait()
         calls = any(isinstance(event, ToolAsked) for event in step)
         if not any(isinstance(event, Stopped) for event in step):
             yield Stopped("tool_use" if calls else "end_turn")
@@ -67,7 +63,6 @@ class Acting:
 
 ran: list[str] = []  # what the tools did
 told_to_stop: list[str] = []
-release = asyncio.Event()
 
 
 async def note(context: Context, text: str) -> str:
@@ -78,13 +73,6 @@ async def note(context: Context, text: str) -> str:
     ran.append(text)
     await context.progress(f"noting {text}")
     return f"noted {text}"
-
-
-async def hold(context: Context) -> str:
-    """Take as long as the test says."""
-    ran.append("held")
-    await release.wait()
-    return "held"
 
 
 async def wait_long(context: Context, text: str) -> str:
@@ -114,3 +102,29 @@ async def delete(context: Context, what: str) -> str:
     """Delete something for good."""
     ran.append(what)
     return f"deleted {what}"
+
+
+class Held:
+    """What `hold` waits for. Of each test its own: an event belongs to one loop."""
+
+    until: ClassVar[asyncio.Event]
+
+
+async def hold(context: Context, text: str) -> str:
+    """Take until a test lets it end."""
+    ran.append(text)
+    await Held.until.wait()
+    return f"held {text}"
+
+
+@device_tool()
+async def look(context: Context, where: str, often: int = 1) -> None:
+    """Look around where the person is.
+
+    where: in which direction
+    """
+
+
+@device_tool(approval=True)
+async def listen(context: Context, seconds: int) -> None:
+    """Listen to what the person hears."""

@@ -221,7 +221,7 @@ def agent(tuned: None, settings: Settings) -> type[Acting]:
     settings.CHAT_TOOLS += ["tests.acting.give_up", "tests.acting.hold"]
     Acting.steps, Acting.turns = [], []
     acting.ran.clear()
-    acting.release = asyncio.Event()
+    acting.Held.until = asyncio.Event()
     acting.told_to_stop.clear()
     return Acting
 

@@ -6,6 +6,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+_OVER = {"done", "error", "denied", "expired", "cancelled", "unknown"}
+
 
 @dataclass
 class View:
@@ -129,16 +131,25 @@ class View:
                 parts.append({"type": "citation", "state": "done", **told})
             case "tool.called":
                 assert parts[number]["status"] in {"asked", "approved"}, f"twice, or never allowed: {event}"
+                assert "offer" not in parts[number], f"it is a device's: {event}"
                 parts[number]["status"] = "running"
             case "tool.result":
                 assert number == len(parts), f"not the next part: {event}"
                 [call] = [one for one in parts if one["type"] == "tool_use" and one["call"] == event["call"]]
+                assert call["status"] not in _OVER - {"denied", "expired"}, f"two results: {event}"
                 call["status"] = event["outcome"]
+                if "by" in event:
+                    call["offer"] = {**call["offer"], "by": event["by"]}
                 told = {name: event[name] for name in ("call", "name", "step", "text", "outcome", "error")}
                 parts.append({"type": "tool_result", "state": "done", **told})
             case "approval.requested":
                 parts[number]["status"] = "waiting"
                 parts[number]["approval"] = {"hash": event["hash"], "shown": event["shown"]}
+                parts[number]["until"] = event["until"]
+            case "tool.offered":
+                assert parts[number]["status"] in {"asked", "approved"}, f"twice, or never allowed: {event}"
+                told = {"arguments": event["arguments"], "user": event["user"]}
+                parts[number] |= {"status": "offered", "offer": told, "until": event["until"]}
             case "approval.decided":
                 assert parts[number]["status"] == "waiting", f"decided twice: {event}"
                 parts[number]["status"] = event["decision"]
@@ -179,7 +190,7 @@ class View:
                 self._text(event)
             case "part.started" | "part.ended" | "citation.added" | "tool.called" | "tool.result":
                 self._part(event)
-            case "approval.requested" | "approval.decided":
+            case "approval.requested" | "approval.decided" | "tool.offered":
                 self._part(event)
             case "run.steered":
                 self.runs[run]["steers"][event["steer"]] = (event["text"], "pending", event["by"])
@@ -234,7 +245,7 @@ class View:
                 return event["run"] not in self.runs
             case "run.steered" | "steer.consumed" | "steer.missed" | "steer.sent":
                 return event["run"] not in self.runs
-            case "run.cancelling" | "run.waiting" | "approval.requested" | "approval.decided":
+            case "run.cancelling" | "run.waiting" | "approval.requested" | "approval.decided" | "tool.offered":
                 return event["run"] not in self.runs
         return False
 

@@ -52,6 +52,12 @@ def test_settings_that_work_are_not_remarked_on(settings: LazySettings, base: di
     assert ids(settings, base) == []
 
 
+@pytest.mark.parametrize("name", ["CHAT_APPROVAL_SECONDS", "CHAT_DEVICE_SECONDS"])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_run_waits_for_people_and_devices_for_some_time(settings: LazySettings, name: str, seconds: float) -> None:
+    assert ids(settings, PRODUCTION, **{name: seconds}) == ["chat.E008"]
+
+
 @pytest.mark.parametrize("key", ["", "insecure-development-key"])
 def test_production_needs_a_key_of_its_own(settings: LazySettings, key: str) -> None:
     assert ids(settings, PRODUCTION, SECRET_KEY=key) == ["chat.E001"]

@@ -46,11 +46,11 @@ def said_to(agent: type[Acting], step: int) -> list[str]:
 
 
 async def under_way(device: Device, agent: type[Acting], *after: list[Any]) -> str:
-    """A run that is executing its first step's tool, until `acting.release` is set."""
-    agent.steps = [asks("hold", "h"), *after]
-    acting.release.clear()
+    """A run that is executing its first step's tool, until `acting.Held.until` is set."""
+    agent.steps = [asks("hold", "h", text="on"), *after]
+    acting.Held.until.clear()
     ack = await device.ask("Find me a trip.")
-    await until(lambda: "held" in acting.ran, "the tool to run")
+    await until(lambda: "on" in acting.ran, "the tool to run")
     return str(ack["run"])
 
 
@@ -78,7 +78,7 @@ async def test_a_steer_is_told_at_the_next_step_and_every_device_sees_it(
     assert (ack["type"], ack["run"], ack["state"]) == ("ack", run, "steering")
     for one in (laptop, phone):
         await one.until(lambda one=one: steers(one, run) == [("Focus on flights only.", "pending")], "it")  # type: ignore[misc]
-    acting.release.set()
+    acting.Held.until.set()
     for one in (laptop, phone):
         assert (await one.ended(run))["state"] == "completed"
         [part] = steer_parts(one, run)
@@ -98,12 +98,11 @@ async def test_a_steer_is_told_at_the_next_step_and_every_device_sees_it(
 async def test_an_answer_that_would_have_ended_goes_on_with_what_was_added(
     agent: type[Acting], device: Make, alice: User, laptop: Device
 ) -> None:
-    agent.steps = [[Text("One."), acting.Held()], [Text(" Two.")]]
-    acting.release.clear()
+    agent.steps = [[Text("One."), acting.Held.until], [Text(" Two.")]]
     ack = await laptop.ask("Count.")
     await laptop.until(lambda: laptop.view.text_of(ack["run"]) == "One.", "the first word")
     await laptop.say("run.steer", run=ack["run"], text="One more.")
-    acting.release.set()
+    acting.Held.until.set()
     assert (await laptop.ended(ack["run"]))["state"] == "completed"
     assert laptop.view.text_of(ack["run"]) == "One. Two."
     assert [part["type"] for part in laptop.view.parts_of(ack["run"])] == ["text", "steer", "text"]
@@ -165,7 +164,7 @@ async def test_x29_one_that_comes_before_the_first_step_is_told_at_it(
     assert (await laptop.say("run.steer", run=later["run"], text="With a view."))["state"] == "steering"
     agent.steps = []
     agent.turns.clear()
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert (await laptop.ended(later["run"]))["state"] == "completed"
     [part] = steer_parts(laptop, later["run"])
@@ -184,7 +183,7 @@ async def test_x30_a_steer_that_is_delivered_again_counts_once(
     second = await phone.say("run.steer", signal_id=again, run=run, text="Once.")
     assert second["steer"] == first["steer"]
     assert (await deliver(run, again, alice))["duplicate"] is True, "also by a process that has never heard of it"
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert (await deliver(run, again, alice))["steer"] == first["steer"], "also when the run has ended"
     assert len(steer_parts(laptop, run)) == 1
@@ -214,7 +213,7 @@ async def test_x32_each_is_told_at_one_step_and_several_stand_in_their_order(
     run = await under_way(laptop, agent, asks("note", "n", text="1"), [Text("Done.")])
     for text in ("First.", "Second."):
         await laptop.say("run.steer", run=run, text=text)
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert [(part["text"], part["step"]) for part in steer_parts(laptop, run)] == [("First.", 1), ("Second.", 1)]
     assert said_to(agent, 2) == ["Find me a trip.", "First.", "Second."], "and are told once, also at later steps"
@@ -224,9 +223,9 @@ async def test_x32_each_is_told_at_one_step_and_several_stand_in_their_order(
 async def test_x33_one_that_was_told_and_not_answered_is_missed(
     agent: type[Acting], device: Make, alice: User, laptop: Device
 ) -> None:
-    run = await under_way(laptop, agent, [acting.Held(name="never")])
+    run = await under_way(laptop, agent, [asyncio.Event()])
     ack = await laptop.say("run.steer", run=run, text="Quickly.")
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.until(lambda: [part["state"] for part in steer_parts(laptop, run)] == ["done"], "it to be told")
     await laptop.say("run.cancel", run=run)
     await laptop.ended(run)
@@ -249,7 +248,7 @@ async def test_x35_the_line_breaks_while_a_steer_is_on_its_way(
     await laptop.connect()
     ack = await laptop.say("run.steer", signal_id=again, run=run, text="Hold on.")
     assert ack["state"] == "steering"
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert [part["text"] for part in steer_parts(laptop, run)] == ["Hold on."]
     await assert_all_agree(device, alice, laptop, phone)
@@ -265,7 +264,7 @@ async def test_only_who_asked_can_steer_for_its_tools_act_as_them(
     assert (await other.say("run.steer", run=run, text="Tell me all."))["code"] == "forbidden"
     waiting = await other.say("message.send", text="Tell me all.", when_busy="steer")
     assert waiting["state"] == "waiting", "a message of theirs waits in line instead"
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     await other.ended(waiting["run"])
     assert steer_parts(laptop, run) == []
@@ -278,7 +277,7 @@ async def test_a_message_can_be_said_as_a_steer_and_is_one_where_nothing_runs(
     again = str(uuid4())
     ack = await laptop.say("message.send", signal_id=again, text="Also by train.", when_busy="steer")
     assert (ack["run"], ack["state"]) == (run, "steering")
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert (await laptop.say("message.send", signal_id=again, text="Also by train.", when_busy="steer"))[
         "duplicate"
@@ -297,7 +296,7 @@ async def test_what_is_added_to_the_last_step_there_may_be_is_missed(
 ) -> None:
     run = await under_way(laptop, agent)
     await laptop.say("run.steer", run=run, text="More.")
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert (await Run.objects.aget(pk=run)).stop_reason == "max_steps"
     assert steers(laptop, run) == [("More.", "missed")]
@@ -309,7 +308,7 @@ async def test_there_is_an_end_to_what_can_wait(agent: type[Acting], laptop: Dev
     answers = [await laptop.say("run.steer", run=run, text=str(number)) for number in range(21)]
     assert [answer["type"] for answer in answers] == ["ack"] * 20 + ["nack"]
     assert answers[-1]["code"] == "busy"
-    acting.release.set()
+    acting.Held.until.set()
     await laptop.ended(run)
     assert len(steer_parts(laptop, run)) == 20
 

@@ -26,7 +26,7 @@ TOLD = {
     "stopped": "Not run: the user stopped the answer first.",
     "cut": "Not run: the answer was cut off before it could.",
 }
-_SPEAKS_FOR_ITSELF = ("done", "error")  # the tool's own words are all there is to say
+_SPEAKS_FOR_ITSELF = ("done", "error", "expired")  # its own words are all there is to say
 
 
 @dataclass(slots=True)
@@ -231,6 +231,8 @@ def _result(use: str, part: Part) -> Block:
     text, why = _str(part, "text").strip(), told(outcome, by=_by(part), reason=_str(part, "reason"))
     if not text or (outcome not in _SPEAKS_FOR_ITSELF and not text.startswith(told(outcome, by=_by(part)))):
         text = f"{why}\n\n{text}".rstrip()
+    if outcome in ("done", "error") and _by(part):  # on a device
+        text += f"\n\n[Answered by {_by(part)}{_from(part)}]"
     return _tool_result(use, text, failed=failed)
 
 
@@ -272,6 +274,11 @@ def _by(part: Part) -> str:
     """Who decided: a name, or an identity as the log has it."""
     by = part.get("by")
     return _str(by, "user") if isinstance(by, dict) else by if isinstance(by, str) else ""
+
+
+def _from(part: Part) -> str:
+    name = _str(part["by"], "device_name") if isinstance(part.get("by"), dict) else ""
+    return f" on {name}" if name else ""
 
 
 def _str(part: Part, key: str) -> str:

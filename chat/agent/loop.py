@@ -71,7 +71,7 @@ class Loop:
             step += 1
 
     async def _act(self) -> bool:
-        """Execute what was asked for. False: some of it waits for a person, and so does the run."""
+        """Execute what was asked for. False: some of it waits for a person or a device, and so does the run."""
         while True:
             parts = await self._host.database.run(self._answering.parts)
             calls = unanswered(parts)
@@ -81,6 +81,7 @@ class Loop:
             if approvals:
                 await self._host.database.run(self._answering.ask, approvals, settings.CHAT_APPROVAL_SECONDS)
             ready = [call for call in calls if call["status"] in STARTABLE and call["call"] not in approvals]
+            ready = [call for call in ready if not await self._offer(call)]
             if ready:
                 await self._execute_all(ready)
             elif not calls:
@@ -90,6 +91,19 @@ class Loop:
                     await self._host.database.run(self._answering.finish, call["call"], "unknown", RESULTS["unknown"])
             elif await self._host.database.run(self._answering.wait, self._used()):
                 return False
+
+    async def _offer(self, call: Part) -> bool:
+        """Whether it is for a device, which now has it. One with arguments that are wrong ends like any other."""
+        tool, user = self._tools.get(call["name"]), self._run.requested_by
+        if tool is None or not tool.on_device or user is None:
+            return False
+        try:
+            offer = {"arguments": tool.offered(call.get("input")), "user": user.get_username()}
+        except ToolError:
+            return False
+        seconds = tool.timeout_seconds or settings.CHAT_DEVICE_SECONDS
+        await self._host.database.run(self._answering.offer, call["call"], offer, seconds)
+        return True
 
     async def _execute_all(self, calls: list[Part]) -> None:
         try:
@@ -122,6 +136,8 @@ class Loop:
             show=progress.show,
         )
         try:
+            if tool.on_device:
+                tool.offered(call["input"])
             return "done", await tool.call(context, call["input"])
         except ToolError as error:
             return "error", error.message

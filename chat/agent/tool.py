@@ -36,21 +36,22 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import to_jsonable_python
 
+from chat.agent.marks import MARK, SECONDS, Mark, device_tool, tool
 from chat.errors import Refused
+
+__all__ = ["SECONDS", "device_tool", "tool"]  # not of this module, but for whoever writes a tool
 
 MAX_RESULT_CHARS = 32_768  # code points of a result, with the sentence that says it was cut
 MAX_ERROR_CHARS = 2_000
 MAX_PROGRESS_CHARS = 200
-SECONDS = 30.0  # for tools that do not say
+MAX_OFFERED_CHARS = 32_768  # code points of the JSON that devices are given
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")  # the Messages API's
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_MARK = "__chat_tool__"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class NotATool(ValueError):
@@ -96,24 +97,6 @@ class Context:
         await self.show(_storable(text)[:MAX_PROGRESS_CHARS])
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What a function says of itself beyond its signature."""
-
-    approval: bool = False
-    seconds: float = SECONDS
-
-
-def tool(*, approval: bool = False, seconds: float = SECONDS) -> Callable[[Function], Function]:
-    """Mark a tool: a person must approve each call; it may take so long. The function stays what it is."""
-
-    def mark(function: Function) -> Function:
-        vars(function)[_MARK] = Mark(approval, seconds)
-        return function
-
-    return mark
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Tool:
     """A function with what the model is told of it. Made by `tool_of`."""
@@ -122,7 +105,8 @@ class Tool:
     description: str
     input_schema: dict[str, Any]  # JSON Schema: an object with its properties, and no others
     needs_approval: bool
-    timeout_seconds: float
+    timeout_seconds: float  # of a tool on a device: 0 if it does not say
+    on_device: bool
     function: Callable[..., Awaitable[object]]
     _arguments: type[BaseModel] = field(repr=False)
 
@@ -147,12 +131,21 @@ class Tool:
         fields = type(checked).model_fields.items()
         return {str(known.alias): getattr(checked, attribute) for attribute, known in fields}
 
+    def offered(self, input: object) -> dict[str, Any]:  # noqa: A002
+        """The arguments as devices get them, as JSON. Raises ToolError."""
+        arguments: dict[str, Any] = to_jsonable_python(self.check(input))
+        if len(json.dumps(arguments, ensure_ascii=False)) > MAX_OFFERED_CHARS:
+            raise ToolRefused(f"The arguments are longer than {MAX_OFFERED_CHARS:,} characters.")
+        return arguments
+
     async def call(self, context: Context, input: object) -> str:  # noqa: A002
         """Check, run and return what the model is told, in at most MAX_RESULT_CHARS. Raises ToolError, or is cancelled.
 
         A cancel passes even where the tool swallows it.
         """
         arguments = self.check(input)
+        if self.on_device:
+            raise ToolRefused("There is nobody on whose device it could run.")
         task = asyncio.current_task()
         assert task is not None
         asked = task.cancelling()
@@ -202,8 +195,8 @@ def tool_of(function: Callable[..., Any]) -> Tool:
         raise NotATool(f"{name!r} is no name for a tool: up to 64 letters of a to z, digits, _ and -.")
     if not (inspect.isfunction(function) and inspect.iscoroutinefunction(function)):
         raise NotATool(f"{name} is not a function made with `async def`.")
-    mark = vars(function).get(_MARK, Mark())
-    if not (math.isfinite(mark.seconds) and mark.seconds > 0):
+    mark = vars(function).get(MARK, Mark())
+    if not (math.isfinite(mark.seconds) and mark.seconds > 0) and not (mark.on_device and mark.seconds == 0):
         raise NotATool(f"{name} may take {mark.seconds} seconds, which is no time.")
     parameters = _parameters(name, function)
     description, described = _documented(function, set(parameters))
@@ -223,7 +216,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
         raise NotATool(f"{name} has an argument that cannot be checked: {str(error).splitlines()[0]}") from error
     del schema["title"]
     schema = {**schema, "properties": schema.get("properties", {}), "required": schema.get("required", [])}
-    return Tool(name, description, schema, mark.approval, mark.seconds, function, arguments)
+    return Tool(name, description, schema, mark.approval, mark.seconds, mark.on_device, function, arguments)
 
 
 def _parameters(name: str, function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:

@@ -13,6 +13,7 @@ from chat.client.conversation import Conversation, connect
 from chat.client.errors import Closed, Left, Refused, Unreadable
 from chat.client.machine import State
 from chat.client.memory import Memory, Transport
+from chat.client.offers import DeviceTools, Offered, Offers
 from chat.client.store import FileStore, MemoryStore, Saved, Store
 from chat.client.view import Answer, Turn, View
 
@@ -20,10 +21,13 @@ __all__ = [
     "Answer",
     "Closed",
     "Conversation",
+    "DeviceTools",
     "FileStore",
     "Left",
     "Memory",
     "MemoryStore",
+    "Offered",
+    "Offers",
     "Refused",
     "Saved",
     "State",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from chat.client.facts import Ending, Part, Problem, Who
 
@@ -123,6 +123,22 @@ class ToolResult(Event):
     outcome: str
     error: bool
     step: int = 0
+    by: Who | None = None  # whose device has answered, if it was offered to devices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOffered(Event):
+    """A call waits for a device of `user`: the first that answers."""
+
+    type: ClassVar[str] = "tool.offered"
+    message: str
+    run: str
+    part: int
+    call: str
+    name: str
+    arguments: Mapping[str, Any]
+    user: str
+    until: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +153,7 @@ class ApprovalRequested(Event):
     name: str
     hash: str
     shown: str
+    until: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,15 @@ class Steer:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a device of `user` is asked to do; `by`: which of them has answered."""
+
+    arguments: Mapping[str, Any]
+    user: str
+    by: Who | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A piece of a message. `type`: text, reasoning, tool_use, tool_result, citation, steer or block.
 
@@ -52,6 +62,8 @@ class Part:
     name: str = ""
     status: str = ""
     approval: Approval | None = None
+    offer: Offer | None = None
+    until: str = ""  # when nobody may decide or answer any more: ISO 8601, in UTC
     outcome: str = ""
     error: bool = False
     steer: str = ""

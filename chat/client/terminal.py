@@ -23,6 +23,7 @@ _BEGUN = re.compile(
 )
 _LONGEST = 1024  # code points of a sequence that has begun; a longer one is text that only looks like it
 BULLET = "* "
+ASK = "ask_user"  # the tool that is a question to a person
 
 
 class Plain:
@@ -126,6 +127,12 @@ class Screen:
                 self.line(f"[{plain(frame.user)} {what}]")
             case events.ConversationRenamed():
                 self.line(f"[the title is now: {plain(frame.title)}]")
+            case events.ToolOffered() if frame.name == ASK:
+                self.line(f"[the agent asks {plain(frame.user)}: {plain(str(frame.arguments.get('question', '')))}]")
+            case events.ToolResult() if frame.name == ASK and frame.by is not None:
+                text = plain(frame.text).replace("\n", "; ")
+                said = f"answered: {text}" if frame.outcome == "done" else "did not want to answer"
+                self.line(f"[{plain(frame.by.user)} {said}]")
             case frames.Progress():
                 self.line(f"[{plain(frame.text)}]")
             case _:

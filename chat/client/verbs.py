@@ -53,6 +53,10 @@ class Verbs:
         """Answer a prompt again whose run was stopped, interrupted or failed."""
         return await self._ask("run.retry", id, run=run)
 
+    async def answer(self, run: str, call: str, *, result: str | None = None, error: str | None = None) -> Ack:
+        """Say what a call came to that was offered to our devices: one of the two. The ack says which answer stands."""
+        return await self._ask("tool.result", None, run=run, call=call, result=result, error=error)
+
     async def edit(self, message: str, text: str) -> Ack:
         """Change a waiting message."""
         return await self._ask("queue.edit", None, message=message, text=text)

@@ -225,7 +225,11 @@ class View:
                 answer.change(frame.part, type="tool_result", text=frame.text, state="done", step=frame.step, **told)
                 for number, part in enumerate(answer.parts):
                     if part.type == "tool_use" and part.call == frame.call:
-                        answer.change(number, status=frame.outcome)
+                        offer = replace(part.offer, by=frame.by) if part.offer and frame.by else part.offer
+                        answer.change(number, status=frame.outcome, offer=offer)
+            case log.ToolOffered():
+                offer = facts.Offer(frame.arguments, frame.user)
+                answer.change(frame.part, status="offered", offer=offer, until=frame.until)
             case log.CitationAdded():
                 told = {"title": frame.title, "url": frame.url, "of": frame.of, "at": frame.at, "step": frame.step}
                 answer.change(frame.part, type="citation", text=frame.text, state="done", **told)
@@ -234,11 +238,13 @@ class View:
                 told = {"steer": frame.steer, "who": frame.who, "step": frame.step}
                 answer.change(frame.part, type="steer", text=frame.text, state="done", **told)
             case log.ApprovalRequested():
-                answer.change(frame.part, status="waiting", approval=facts.Approval(frame.hash, frame.shown))
+                asked = facts.Approval(frame.hash, frame.shown)
+                answer.change(frame.part, status="waiting", approval=asked, until=frame.until)
             case log.ApprovalDecided():
-                asked = answer.parts[frame.part].approval if frame.part < len(answer.parts) else None
-                asked = asked or facts.Approval("", "")
-                decided = replace(asked, decision=frame.decision, by=frame.by, reason=frame.reason)
+                known = answer.parts[frame.part].approval if frame.part < len(answer.parts) else None
+                decided = replace(
+                    known or facts.Approval("", ""), decision=frame.decision, by=frame.by, reason=frame.reason
+                )
                 answer.change(frame.part, status=frame.decision, approval=decided)
 
     def _removed(self, message: str) -> None:

@@ -1,12 +1,13 @@
 """What a run writes besides streamed text: parts that begin and end, calls of tools with their results, waiting.
 
 All of it is in the answer's `parts`, which change under the conversation's lock and in one transaction with the
-events that tell of it. So a call is started at most once, and of two people who decide the first wins.
+events that tell of it. So a call is started at most once, and of two people who decide, or two devices that answer,
+the first wins.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models.functions import Now
@@ -16,7 +17,7 @@ from chat.errors import Code, Lost, Refused
 from chat.models.device import Device
 from chat.models.event import Kind
 from chat.models.participant import Participant
-from chat.models.parts import RESULTS, STARTABLE, Part, calls_in, unanswered
+from chat.models.parts import PENDING, RESULTS, STARTABLE, UNANSWERED, Part, calls_in, unanswered
 from chat.models.run import Run
 from chat.models.sheet import Sheet
 from chat.models.state import State
@@ -66,12 +67,23 @@ class Answering:
     def ask(self, approvals: Mapping[str, dict[str, Any]], seconds: float) -> None:
         """Let people decide about these calls: call → what its `approval` says, the hash among it."""
         with self._sheet() as sheet:
+            until = _until(sheet, seconds)
             for number, part in calls_in(sheet.parts):
                 if part["call"] in approvals and part["status"] == "asked":
-                    part["status"], part["approval"] = "waiting", approvals[part["call"]]
-                    told = {"call": part["call"], "name": part["name"], **part["approval"]}
+                    part |= {"status": "waiting", "approval": approvals[part["call"]], "until": until}
+                    told = {"call": part["call"], "name": part["name"], **part["approval"], "until": until}
                     sheet.say(Kind.APPROVAL_REQUESTED, part=number, **told)
-            Run.objects.filter(pk=sheet.run.pk).update(waits_until=Now() + timedelta(seconds=seconds))
+            _set_deadline(sheet)
+
+    def offer(self, call: str, offer: dict[str, Any], seconds: float) -> None:
+        """Let a device do this call. `offer`: its `arguments`, and the `user` whose devices may."""
+        with self._sheet() as sheet:
+            until = _until(sheet, seconds)
+            for number, part in calls_in(sheet.parts):
+                if part["call"] == call and part["status"] in STARTABLE:
+                    part |= {"status": "offered", "offer": offer, "until": until}
+                    sheet.say(Kind.TOOL_OFFERED, part=number, call=call, name=part["name"], **offer, until=until)
+            _set_deadline(sheet)
 
     def start(self, call: str) -> bool:
         """Begin to execute a call. False: it was begun before, or may not be. At most once in its life True."""
@@ -91,9 +103,9 @@ class Answering:
                     sheet.answer_call(part, outcome, text)
 
     def wait(self, usage: dict[str, int]) -> bool:
-        """Give the run back until somebody has decided. False: all is decided already."""
+        """Give the run back until somebody has decided or answered. False: there is nothing to wait for any more."""
         with self._sheet() as sheet:
-            if not _is_waiting(sheet):
+            if not _pending(sheet):
                 return False
             Run.objects.filter(pk=sheet.run.pk).update(state=State.WAITING, lease_until=None, worker="", usage=usage)
             sheet.say(Kind.RUN_WAITING)
@@ -119,27 +131,87 @@ def decide(
                 _decide(sheet, number, "approved" if approve else "denied", by=by.identity(device), reason=reason)
                 _go_on(sheet)
             approval = part["approval"]
-            return {"call": call, "decision": part["status"], "by": approval.get("by"), "run": str(run.pk)}
+            decision = approval.get("decision", part["status"])
+            return {"call": call, "decision": decision, "by": approval.get("by"), "run": str(run.pk)}
         raise Refused(Code.UNKNOWN_CALL, "Nothing of this run waits, or waited, for a decision by that name.")
 
 
+def answer(
+    run: Run, *, by: Participant, device: Device | None, call: str, text: str, failed: bool = False
+) -> dict[str, Any]:
+    """Say what a call came to on a device, and return the answer that stands: the first one, whichever device's.
+
+    Only a device of the person for whom the run acts may: what a tool does there, it does as them.
+    """
+    with run.conversation.locked() as conversation:
+        by.now().may_speak()
+        if device is not None and not Device.objects.filter(pk=device.pk, revoked_at=None).exists():
+            raise Refused(Code.REVOKED, "This device was revoked.")
+        now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
+        sheet = Sheet(conversation, now) if now.answer is not None else None
+        for _, part in calls_in(sheet.parts) if sheet is not None else ():
+            if part["call"] != call or "offer" not in part:
+                continue
+            assert sheet is not None
+            if now.requested_by_id != by.user_id:
+                raise Refused(Code.FORBIDDEN, f"Only {part['offer']['user']} can answer this.")
+            if part["status"] == "offered":
+                if now.cancel_requested_at is not None:
+                    raise Refused(Code.STALE, "This is being stopped.")
+                part["offer"] = {**part["offer"], "by": by.identity(device)}
+                part["answer"] = text
+                sheet.answer_call(part, "error" if failed else "done", text, by=part["offer"]["by"])
+                _go_on(sheet)
+            return {"call": call, "run": str(run.pk), **_standing(sheet, part)}
+        raise Refused(Code.UNKNOWN_CALL, "Nothing of this run was offered to devices by that name.")
+
+
+def _standing(sheet: Sheet, call: Part) -> dict[str, Any]:
+    [text] = [one["text"] for one in sheet.parts if one["type"] == "tool_result" and one["call"] == call["call"]]
+    return {"outcome": call["status"], "text": text, "by": call["offer"].get("by")}
+
+
 def overdue() -> list[Run]:
-    """Those that wait and that nobody has decided about in time: to `expire`, the longest waiting first."""
+    """Those that wait for what nobody has done in time: to `expire`, the longest waiting first."""
     late = Run.objects.filter(state=State.WAITING, waits_until__lt=Now())
     return list(late.select_related("conversation").order_by("waits_until")[:500])
 
 
 def expire(run: Run) -> None:
-    """Deny what nobody has decided about in time."""
+    """End what was due first and nobody has done. What is due later is looked at again."""
     with run.conversation.locked() as conversation:
         late = Run.objects.filter(pk=run.pk, state=State.WAITING, waits_until__lt=Now())
         found = late.select_related("prompt", "answer").first()
         if found is not None:
             sheet = Sheet(conversation, found)
+            due = min((part["until"] for part in _pending(sheet)), default="")
             for number, part in list(calls_in(sheet.parts)):
+                if part.get("until") != due:
+                    continue
                 if part["status"] == "waiting":
                     _decide(sheet, number, "expired", by=None, reason="")
+                elif part["status"] == "offered":
+                    sheet.answer_call(part, "expired", UNANSWERED.format(user=part["offer"]["user"]))
             _go_on(sheet)
+
+
+def _until(sheet: Sheet, seconds: float) -> str:
+    """So many seconds from now, by the database's clock: it is the one that ends the wait."""
+    row = Run.objects.filter(pk=sheet.run.pk)
+    row.update(waits_until=Now() + timedelta(seconds=seconds))
+    until = row.values_list("waits_until", flat=True).get()
+    assert until is not None
+    return until.isoformat(timespec="microseconds")
+
+
+def _set_deadline(sheet: Sheet) -> None:
+    """The run is due when the first of what it waits for is."""
+    due = min((part["until"] for part in _pending(sheet)), default=None)
+    Run.objects.filter(pk=sheet.run.pk).update(waits_until=due and datetime.fromisoformat(due))
+
+
+def _pending(sheet: Sheet) -> list[Part]:
+    return [part for part in unanswered(sheet.parts) if part.get("status") in PENDING]
 
 
 def _decide(sheet: Sheet, number: int, decision: str, *, by: dict[str, Any] | None, reason: str) -> None:
@@ -155,11 +227,11 @@ def _decide(sheet: Sheet, number: int, decision: str, *, by: dict[str, Any] | No
 
 
 def _go_on(sheet: Sheet) -> None:
-    """With the last decision a run that waits is to be executed again. One that is still executed sees it itself."""
+    """With the last of it a run that waits is to be executed again. One that is still executed sees it itself."""
     sheet.keep()
-    if sheet.run.state == State.WAITING and not _is_waiting(sheet):
+    if sheet.run.state != State.WAITING:
+        return
+    if _pending(sheet):
+        _set_deadline(sheet)
+    else:
         sheet.run.queue_again_locked(sheet.conversation)
-
-
-def _is_waiting(sheet: Sheet) -> bool:
-    return any(part["status"] == "waiting" for part in unanswered(sheet.parts))

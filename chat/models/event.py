@@ -17,6 +17,7 @@ class Kind(StrEnum):
     PART_STARTED = "part.started"
     PART_ENDED = "part.ended"
     CITATION_ADDED = "citation.added"
+    TOOL_OFFERED = "tool.offered"
     TOOL_CALLED = "tool.called"
     TOOL_RESULT = "tool.result"
     APPROVAL_REQUESTED = "approval.requested"

@@ -3,7 +3,8 @@
 - text: `text`;
 - reasoning: `text`, and `signature` (without which it cannot be given back) or `data` (what the provider hides);
 - tool_use: `call` (our id), `id` (the provider's), `name`, `text` (its arguments as they came), `input`, `status`,
-  `approval`;
+  `approval` (what a person is asked to allow), `offer` (what a device is asked to do: `arguments`, and `user`, whose
+  devices may), `until` (when nobody may decide or answer any more), `answer` (what a device said);
 - tool_result: `call`, `name`, `text`, `outcome`, `error`;
 - citation: `title`, `url`, `text` (the quote); what part `of` says `at` this code point rests on it;
 - steer: `text`, what was added meanwhile, `steer`, `who`; `state` is `missed` if it was not answered, then `sent`;
@@ -11,8 +12,8 @@
 
 Each has `state`: `open` while it is written, then `done`, or how its run ended; and `step`: which call of the model
 made it, 0 where missing. A part that is open has `since`, the serial at which it began; its text is in the log.
-`status` of a call: `asked`, `waiting` (for a person), `approved`, `running`, or its outcome: `done`, `error`, `denied`,
-`expired`, `cancelled` (it never ran), `unknown` (it may have run).
+`status` of a call: `asked`, `waiting` (for a person to approve), `approved`, `offered` (to devices), `running`, or its
+outcome: `done`, `error`, `denied`, `expired`, `cancelled` (it never ran), `unknown` (it may have run).
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,8 +24,9 @@ Part = dict[str, Any]
 OPEN = "open"
 OUTCOMES = frozenset({"done", "error", "denied", "expired", "cancelled", "unknown"})
 STARTABLE = frozenset({"asked", "approved"})
+PENDING = frozenset({"waiting", "offered"})  # on somebody out there, for whom a run gives its worker back
 # What no device needs to know: how we keep it, and what only the provider can read.
-_PRIVATE = frozenset({"since", "id", "input", "signature", "data", "block", "by", "reason"})
+_PRIVATE = frozenset({"since", "id", "input", "signature", "data", "block", "by", "reason", "answer"})
 # What the model is told, and people are shown, of a call that has no result of its own.
 RESULTS = {
     "denied": "Not run: {by} denied it.",
@@ -32,6 +34,7 @@ RESULTS = {
     "cancelled": "Not run: it was stopped first.",
     "unknown": "It may have run: its outcome is not known.",
 }
+UNANSWERED = "Nobody answered: none of {user}'s devices did in time."
 
 
 def text_in(parts: Iterable[Part]) -> str:

@@ -63,7 +63,8 @@ class Sheet:
         }
         told["step"] = call.get("step", 0)
         self.parts.append({"type": "tool_result", **told, **why, "state": "done"})
-        self.say(Kind.TOOL_RESULT, part=len(self.parts) - 1, **told)
+        by = call.get("offer", {}).get("by")
+        self.say(Kind.TOOL_RESULT, part=len(self.parts) - 1, **told, **({"by": by} if by else {}))
 
     def end_all(self, texts: dict[int, str], state: str) -> None:
         """The run ends: so does everything that is open, asked or running. `texts`: part → what the log has of it."""

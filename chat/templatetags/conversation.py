@@ -1,5 +1,6 @@
 """What the templates of a conversation need beyond Django's own tags."""
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -106,10 +107,22 @@ def result_of(parts: Iterable[Part], call: Part) -> tuple[int, Part] | None:
     return next(((number, part) for number, part in results if part["call"] == call["call"]), None)
 
 
+def as_json(value: object) -> str:
+    """For an attribute that a script reads."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+@register.filter
+def is_question(part: Part) -> bool:
+    """A call that is shown as what the agent asks its person."""
+    return part["type"] == "tool_use" and part.get("name") == "ask_user" and "offer" in part
+
+
 _DOING = {
     "asked": "is about to run",
     "waiting": "waits for approval",
     "approved": "is about to run",
+    "offered": "waits for a device",
     "running": "is running",
     "done": "has run",
     "error": "did not work",

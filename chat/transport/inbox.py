@@ -10,10 +10,23 @@ from uuid import UUID
 from chat import tracing
 from chat.errors import Code, Refused
 from chat.models import Run
-from chat.models.answering import decide
+from chat.models.answering import answer, decide
 from chat.models.steer import steer
 from chat.transport.access import Access
-from chat.wire import Cancel, Decide, QueueEdit, QueueMove, QueueRemove, Read, Rename, Retry, Send, Spoken, Steer
+from chat.wire import (
+    Answer,
+    Cancel,
+    Decide,
+    QueueEdit,
+    QueueMove,
+    QueueRemove,
+    Read,
+    Rename,
+    Retry,
+    Send,
+    Spoken,
+    Steer,
+)
 
 
 def carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
@@ -56,6 +69,8 @@ def _carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
                 reason=signal.reason,
                 arguments_hash=signal.arguments_hash,
             )
+        case Answer():
+            return _answer(signal, access)
         case QueueEdit():
             return conversation.queue.edit(by=by, device=device, message=signal.message, text=signal.text)
         case QueueRemove():
@@ -84,6 +99,19 @@ def _cancel(signal: Cancel, access: Access) -> dict[str, Any]:
     assert signal.run is not None
     by.may_speak()
     return _run(access, signal.run).cancel(by.identity(device))
+
+
+def _answer(signal: Answer, access: Access) -> dict[str, Any]:
+    if (signal.result is None) == (signal.error is None):
+        raise Refused(Code.INVALID, "Say what came of it: exactly one of result and error.")
+    return answer(
+        _run(access, signal.run),
+        by=access.participant,
+        device=access.device,
+        call=str(signal.call),
+        text=signal.error if signal.result is None else signal.result,  # type: ignore[arg-type]
+        failed=signal.error is not None,
+    )
 
 
 def _run(access: Access, run: Any) -> Run:

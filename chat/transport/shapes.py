@@ -47,6 +47,14 @@ class Approval(Shape):
     reason: str = ""
 
 
+class Offer(Shape):
+    """What a device of `user` is asked to do; `by`: which of them has answered."""
+
+    arguments: dict[str, Any]
+    user: str
+    by: Who | None = None
+
+
 class TextPart(Shape):
     """Something said. `state` is `open` while it is written, then `done`, or how its run ended."""
 
@@ -74,8 +82,10 @@ class ToolUsePart(Shape):
     step: Step = 0
     call: Id
     name: str
-    status: Literal["asked", "waiting", "approved", "running"] | Outcome = "asked"
+    status: Literal["asked", "waiting", "approved", "offered", "running"] | Outcome = "asked"
     approval: Approval = Approval(hash="", shown="")
+    offer: Offer = Offer(arguments={}, user="")
+    until: str = Field("", description="when nobody may decide or answer any more: ISO 8601, in UTC")
 
 
 class ToolResultPart(Shape):
@@ -243,10 +253,25 @@ class ToolResult(_Event):
     text: str
     outcome: Outcome
     error: bool
+    by: Who | None = Field(None, description="whose device has answered, if it was offered to devices")
+
+
+class ToolOffered(_Event):
+    """A call waits for a device of `user`: the first that answers. `until`: ISO 8601, in UTC."""
+
+    type: Literal["tool.offered"]
+    message: Id
+    run: Id
+    part: int
+    call: Id
+    name: str
+    arguments: dict[str, Any]
+    user: str
+    until: str
 
 
 class ApprovalRequested(_Event):
-    """A call waits for a person. Decide with `hash`."""
+    """A call waits for a person. Decide with `hash`. `until`: ISO 8601, in UTC."""
 
     type: Literal["approval.requested"]
     message: Id
@@ -256,6 +281,7 @@ class ApprovalRequested(_Event):
     name: str
     hash: str
     shown: str
+    until: str
 
 
 class ApprovalDecided(_Event):
@@ -272,7 +298,7 @@ class ApprovalDecided(_Event):
 
 
 class RunWaiting(_Event):
-    """Nothing happens until somebody has decided about each call that waits; then it is queued and started again."""
+    """Nothing happens until each call that waits was decided about or answered; then it is queued and started again."""
 
     type: Literal["run.waiting"]
     run: Id
@@ -442,6 +468,7 @@ AnyEvent = Annotated[
     | PartStarted
     | PartEnded
     | CitationAdded
+    | ToolOffered
     | ToolCalled
     | ToolResult
     | ApprovalRequested
@@ -659,6 +686,7 @@ AnyFrame = Annotated[
     | PartStarted
     | PartEnded
     | CitationAdded
+    | ToolOffered
     | ToolCalled
     | ToolResult
     | ApprovalRequested

@@ -6,9 +6,11 @@ import { Controls } from "./controls.js";
 import { startCopy } from "./copy.js";
 import { Frames } from "./frames.js";
 import { keepFresh } from "./fresh.js";
+import { startOffers } from "./offers.js";
 import { Outbox } from "./outbox.js";
 import { byId, device, newId, onChanged } from "./page.js";
 import { startPanels } from "./panels.js";
+import { startQuestions } from "./question.js";
 import { Scroll } from "./scroll.js";
 import { showConnection, showTransport, startStatus } from "./status.js";
 import { startThoughts } from "./thoughts.js";
@@ -94,6 +96,8 @@ startWhispers();
 startCopy();
 startThoughts();
 startTimes();
+startOffers(ask);
+startQuestions({ ask, complain });
 new Controls({ ask, complain, cursor: () => frames.cursor, device: me.id });
 startPanels({
   rename: async (title) => {

@@ -116,8 +116,8 @@ async def test_the_list_says_that_a_decision_is_needed_until_there_is_one(story:
     beside.conversation = other
     await beside.open()
     await asked(story, laptop)
-    await listing.shows(f"#row-{story.conversation} .pill", "needs a decision")
-    await beside.shows(f"#beside-{story.conversation} .pill", "needs a decision")
+    await listing.shows(f"#row-{story.conversation} .pill", "needs an answer")
+    await beside.shows(f"#beside-{story.conversation} .pill", "needs an answer")
     await laptop.page.click(APPROVE)
     await laptop.ended("completed")
     await listing.page.wait_for_selector(f"#row-{story.conversation}:not(:has(.pill))")

@@ -17,16 +17,19 @@ from typing import Any, TextIO
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from chat.client import Closed, Conversation, Left, Refused, State, Unreadable, connect, events
-from chat.client.terminal import Screen, Status, how_it_ended, plain
+from chat.client import Closed, Conversation, Left, Offered, Offers, Refused, State, Unreadable, connect, events
+from chat.client.question import DECLINED, Question
+from chat.client.terminal import ASK, Screen, Status, how_it_ended, plain
 
 HELP = """\
 /stop         stop what you asked for
 /stop all     stop everything that runs or waits here
 /queue        what waits to be answered
 /title TEXT   give the conversation another title
+/skip         do not answer what the agent asks you
 /quit         leave; what runs goes on
-Anything else is said. To say what begins with one of these, begin with a space."""
+Anything else is said, or is the answer if the agent asks you something. To say it all the same, or what begins with
+one of these, begin with a space."""
 
 
 class Command(BaseCommand):
@@ -94,6 +97,9 @@ class Terminal:
         self.talk = talk
         self.screen = screen
         self._asking: set[asyncio.Task[None]] = set()
+        self._offers = Offers(talk)
+        self._asked = ""  # the call whose question was shown last
+        self._answered: set[str] = set()  # what is typed next is said: the server takes one answer
 
     async def run(self) -> None:
         self.screen.line("Type to say something; /help tells more.")
@@ -102,6 +108,20 @@ class Terminal:
     async def _watch(self) -> None:
         async for event in self.talk:
             self.screen.show(event)
+            self._offers.hear(event)
+            self._ask_person()
+
+    def _ask_person(self) -> None:
+        """What the agent asks who sits here, once; the next one when that was answered."""
+        open_one = self._question()
+        if open_one is not None and open_one.call != self._asked:
+            self._asked = open_one.call
+            for line in Question.of(open_one.arguments).lines:
+                self.screen.line(plain(line))
+
+    def _question(self) -> Offered | None:
+        offers = (offered for offered in self._offers.open.values() if offered.call not in self._answered)
+        return next((offered for offered in offers if offered.name == ASK), None)
 
     async def _listen(self) -> None:
         async for line in typed():
@@ -126,10 +146,25 @@ class Terminal:
                 self._ask(self.talk.cancel(scope="mine"))
             case "/stop", "all":
                 self._ask(self.talk.cancel(scope="all"))
+            case "/skip", "" if (asked := self._question()) is not None:
+                self._reply(asked, error=DECLINED)
             case "/title", title if title:
                 self._ask(self.talk.rename(title))
+            case "", "" if not line.startswith(" ") and (asked := self._question()) is not None:
+                self._answer(asked, line)
             case _:
                 self._say(line.strip())
+
+    def _answer(self, asked: Offered, line: str) -> None:
+        text = Question.of(asked.arguments).answer_to(line)
+        if text is None:
+            self.screen.line("[that is none of the options: type its number]")
+        else:
+            self._reply(asked, result=text)
+
+    def _reply(self, asked: Offered, **said: str) -> None:
+        self._answered.add(asked.call)
+        self._ask(self.talk.answer(asked.run, asked.call, **said))
 
     def _say(self, text: str) -> None:
         signal_id = str(uuid.uuid4())
