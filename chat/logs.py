@@ -17,7 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 FIELDS = (
     *("conversation", "run", "attempt", "device", "connection", "worker"),
     *("provider", "model", "state", "code", "stop_reason", "why", "transport", "encoding"),
-    *("seconds", "input_tokens", "output_tokens", "retry_in", "losses", "runs", "devices"),
+    *("server", "seconds", "input_tokens", "output_tokens", "retry_in", "losses", "runs", "devices"),
 )
 _Info = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 

@@ -53,6 +53,7 @@ leases_lapsed = Counter("chat_leases_lapsed", "Runs whose process was lost, foun
 _provider_errors = Counter(
     "chat_provider_errors", "Calls of a provider that came to nothing", ["provider", "code", "retried"]
 )
+_mcp_failures = Counter("chat_mcp_failures", "Times an MCP server could not be used", ["server", "what"])
 _tokens = Counter("chat_tokens", "Tokens that providers counted", ["provider", "model", "kind"])
 _cost = Counter("chat_cost", "What they cost by CHAT_PRICES, in the unit of those", ["provider", "model"])
 
@@ -99,6 +100,11 @@ def ended(state: str, code: str, seconds: float | None, cancelled_after: float |
 def provider_failed(provider: str, code: str, *, retried: bool) -> None:
     """One call."""
     _provider_errors.labels(provider, _known(code), "yes" if retried else "no").inc()
+
+
+def mcp_failed(server: str, what: str) -> None:
+    """`left_out`: a run went on without its tools, or a call was not made. `lost`: it went away during a call."""
+    _mcp_failures.labels(server, what).inc()
 
 
 def spent(provider: str, model: str, usage: Mapping[str, int], prices: str) -> None:

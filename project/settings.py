@@ -205,6 +205,8 @@ LOGGING = {
     "loggers": {
         # At DEBUG these would write what people say, as requests and as frames.
         **{name: {"level": "INFO"} for name in ("anthropic", "websockets")},
+        # What goes wrong there is raised as well, and told by us; its tracebacks hold what servers said.
+        **{name: {"level": "CRITICAL"} for name in ("mcp", "client")},
         # It has set up its own way by now, in which errors would show all their text.
         "uvicorn": {"level": "INFO", "propagate": True},
         "uvicorn.access": {"level": "WARNING", "propagate": True},
@@ -229,6 +231,7 @@ CHAT_PROVIDER = os.environ.get("CHAT_PROVIDER", "claude" if ANTHROPIC_API_KEY el
 CHAT_PROVIDERS = {
     "claude": "chat.agent.claude.Claude",
     "scripted": "chat.agent.scripted.Scripted",
+    **dict(entry.partition("=")[::2] for entry in _list("CHAT_PROVIDERS", "")),
 }
 CHAT_CLAUDE_MODEL = os.environ.get("CHAT_CLAUDE_MODEL", "claude-sonnet-4-6")
 CHAT_CLAUDE_MAX_TOKENS = int(os.environ.get("CHAT_CLAUDE_MAX_TOKENS", "8192"))
@@ -242,6 +245,7 @@ CHAT_TOOLS = _list(  # what the model can do: dotted paths of async functions, o
     "chat.agent.tools.clock,chat.agent.tools.calculator,chat.agent.tools.search,"
     "chat.agent.tools.rename,chat.agent.tools.share,chat.agent.tools.ask_user,chat.agent.tools.this_device",
 )
+CHAT_MCP_SERVERS = os.environ.get("CHAT_MCP_SERVERS", "")  # JSON: name → command or url, and who may use it for what
 CHAT_CLAUDE_THINKING_TOKENS = int(os.environ.get("CHAT_CLAUDE_THINKING_TOKENS", "0"))  # 0: it does not
 CHAT_MAX_STEPS = int(os.environ.get("CHAT_MAX_STEPS", "25"))  # how often one run asks the model
 CHAT_APPROVAL_SECONDS = float(os.environ.get("CHAT_APPROVAL_SECONDS", "86400"))  # then nobody has allowed it

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub", "lane"),
     ("feed", "group_commit", "host", "census"),
     ("agent", "transport", "pages", "admin"),
-    ("urls", "routing", "apps", "checks", "agent_checks", "server", "management"),
+    ("urls", "routing", "apps", "checks", "checks_agents", "server", "management"),
 )
 EDGES = LAYERS[6]
 
@@ -84,6 +84,14 @@ def test_nothing_in_the_app_knows_the_project() -> None:
 def test_only_claude_imports_the_sdk() -> None:
     users = {module(path) for path in TREES for name, _ in imports(TREES[path]) if name.split(".")[0] == "anthropic"}
     assert users == {"chat.agent.claude"} or users == {"chat.agent.claude", "chat.agent.claude_errors"}
+
+
+def test_only_the_links_to_servers_and_their_tools_import_mcp() -> None:
+    """It is an extra: nothing else may need it, and it is imported where a setting names a server."""
+    users = {module(path) for path in TREES for name, _ in imports(TREES[path]) if name.split(".")[0].startswith("mcp")}
+    assert users == {"chat.agent.mcp_link", "chat.agent.mcp_tools"}
+    importers = {module(path) for path in TREES for name, _ in imports(TREES[path]) if name.startswith(tuple(users))}
+    assert importers == {"chat.agent.mcp_tools"}
 
 
 def test_the_client_imports_nothing_else_of_the_project_nor_django() -> None:

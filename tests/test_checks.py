@@ -358,3 +358,43 @@ def test_thinking_has_room_in_the_answer(settings: LazySettings, tokens: int) ->
     settings.CHAT_CLAUDE_MAX_TOKENS = 4096
     assert ids(settings, PRODUCTION, CHAT_CLAUDE_THINKING_TOKENS=tokens) == ["chat.E034"]
     assert ids(settings, PRODUCTION, CHAT_CLAUDE_THINKING_TOKENS=1024) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("examples.plain.reply", []),
+        ("tests.providers.Recording", []),
+        ("tests.own_agents.no_generator", ["chat.E042"]),
+        ("tests.own_agents.Half", ["chat.E042"]),
+        ("nowhere.at.all", ["chat.E042"]),
+        ("", ["chat.E042"]),
+    ],
+)
+def test_every_agent_of_ones_own_can_answer(settings: LazySettings, entry: str, expected: list[str]) -> None:
+    providers = {**settings.CHAT_PROVIDERS, "mine": entry}
+    assert ids(settings, DEVELOPMENT, CHAT_PROVIDERS=providers) == expected
+
+
+def test_one_that_is_chosen_and_cannot_be_imported_is_told_once(settings: LazySettings) -> None:
+    providers = {**settings.CHAT_PROVIDERS, "mine": "nowhere.at.all"}
+    assert ids(settings, DEVELOPMENT, CHAT_PROVIDERS=providers, CHAT_PROVIDER="mine") == ["chat.E005"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "expected"),
+    [
+        ('{"toy": {"command": ["/nowhere/at-all"]}}', []),
+        ('{"toy": {}}', ["chat.E040"]),
+        ("{", ["chat.E040"]),
+    ],
+)
+def test_servers_of_tools_can_be_read_and_none_is_started(
+    settings: LazySettings, servers: str, expected: list[str]
+) -> None:
+    assert ids(settings, DEVELOPMENT, CHAT_MCP_SERVERS=servers) == expected
+
+
+def test_servers_of_tools_need_what_talks_to_them(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat.checks_agents.find_spec", lambda name: None)
+    assert ids(settings, DEVELOPMENT, CHAT_MCP_SERVERS='{"toy": {"command": ["x"]}}') == ["chat.E041"]

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import AfterValidator, BaseModel, Field
 
+from chat.agent.saying import MAX_PROGRESS_CHARS, MAX_RESULT_CHARS
 from chat.agent.tool import (
     MAX_ERROR_CHARS,
-    MAX_PROGRESS_CHARS,
-    MAX_RESULT_CHARS,
     Context,
     NotATool,
     Tool,

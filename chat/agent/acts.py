@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from chat.agent.provider import (
@@ -16,6 +16,7 @@ from chat.agent.provider import (
     ToolInput,
     ToolReady,
     Turn,
+    results_in,
 )
 
 _ACT = re.compile(r"^/(?:think (?P<thought>\S.*)|tool (?P<name>[a-zA-Z0-9_-]{1,64})(?: (?P<input>\{.*\}))?)$", re.M)
@@ -59,13 +60,7 @@ async def perform(acts: Sequence[Thought | Call], turn: Turn, rate: float) -> As
 
 def found_in(prompt: Sequence[PromptMessage]) -> str:
     """What the tools have said, as an answer that knows it."""
-    return "\n\n".join(["This is what I found:", *(f"- {text}" for text in _results(prompt))])
-
-
-def _results(prompt: Sequence[PromptMessage]) -> Iterator[str]:
-    for block in prompt[-1]["content"]:
-        if block["type"] == "tool_result":
-            yield str(block["content"])
+    return "\n\n".join(["This is what I found:", *(f"- {text}" for text in results_in(prompt))])
 
 
 def _object(text: str) -> dict[str, object] | None:

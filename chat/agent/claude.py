@@ -112,7 +112,7 @@ class Claude:
             max_tokens=settings.CHAT_CLAUDE_MAX_TOKENS,
             system=cast("Any", system) if turn.system else anthropic.omit,
             messages=cast("Any", with_breakpoints(turn.prompt)),
-            tools=cast("Any", [tool.definition for tool in turn.tools]) if turn.tools else anthropic.omit,
+            tools=cast("Any", tools) if (tools := definitions(turn)) else anthropic.omit,
             thinking=thinking if (thinking := _thinking()) else anthropic.omit,
         )
 
@@ -133,6 +133,14 @@ class Claude:
                 raise Trouble("authentication", "No API key for Claude. Set ANTHROPIC_API_KEY.")
             self._client = client
         return self._client
+
+
+def definitions(turn: Turn) -> list[dict[str, Any]]:
+    """The tools as the API takes them. If there are none, those that the prompt speaks of: without, it is refused."""
+    gone = {"description": "Not available any more.", "input_schema": {"type": "object"}}
+    blocks = (block for message in turn.prompt for block in message["content"])
+    called = dict.fromkeys(block["name"] for block in blocks if block["type"] == "tool_use")
+    return [tool.definition for tool in turn.tools] or [{"name": name, **gone} for name in called]
 
 
 def _thinking() -> Any:

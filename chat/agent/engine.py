@@ -20,10 +20,11 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from chat import bulletin, metrics
+from chat.agent.named import provider_at
 from chat.agent.prompt import prompt_of
 from chat.agent.provider import Missing, Provider, Turn
 from chat.agent.runner import Runner
-from chat.agent.toolbox import tools
+from chat.agent.toolbox import Toolbox
 from chat.ending import end
 from chat.errors import Refused
 from chat.host import Host
@@ -48,6 +49,7 @@ class Engine:
         self._host = host
         self._runners: dict[uuid.UUID, tuple[Runner, asyncio.Task[None]]] = {}
         self._providers: dict[str, Provider] = {}
+        self._toolbox = Toolbox()
         self._claiming: dict[uuid.UUID, bool] = {}
         self._early: set[uuid.UUID] = set()  # cancels heard while a claim was under way
         self._tasks: list[asyncio.Task[None]] = []
@@ -57,6 +59,7 @@ class Engine:
     async def start(self) -> None:
         """Listen, and look at once for what a killed process left behind."""
         self._provider(settings.CHAT_PROVIDER)  # its import takes seconds, which no device should wait for
+        self._toolbox.load()
         self._layer = get_channel_layer()
         self._channel = await self._layer.new_channel("engine")
         await self._layer.group_add(ENGINES, self._channel)
@@ -89,6 +92,7 @@ class Engine:
         await end(*self._tasks, *self._claims, *(task for _, task in self._runners.values()))
         for provider in self._providers.values():
             await provider.aclose()
+        await self._toolbox.aclose()
         with suppress(DatabaseError):  # it is forgotten later
             await self._host.database.run(Worker.left, self.worker)
 
@@ -174,7 +178,7 @@ class Engine:
         # An earlier attempt of ours whose lease lapsed: its provider must not go on.
         self._stop(run.pk, "started again")
         provider = self._provider(run.provider)
-        runner = Runner(self._host, run, provider, turn, tools=tools(), turn_at=partial(turn_of, run))
+        runner = Runner(self._host, run, provider, turn, toolbox=self._toolbox, turn_at=partial(turn_of, run))
         task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
         self._runners[run.pk] = (runner, task)
         task.add_done_callback(lambda done: self._executed(run.pk, done))
@@ -190,7 +194,7 @@ class Engine:
     def _provider(self, name: str) -> Provider:
         if name not in self._providers:
             try:
-                self._providers[name] = import_string(settings.CHAT_PROVIDERS[name])()
+                self._providers[name] = provider_at(settings.CHAT_PROVIDERS[name])
             except Exception:
                 logger.exception("there is no provider %s", name, extra={"provider": name})
                 return Missing()
@@ -244,7 +248,6 @@ def turn_of(run: Run, step: int) -> Turn:
         attempt=run.attempt,
         system=settings.CHAT_SYSTEM_PROMPT,
         prompt=prompt_of(run),
-        tools=list(tools().values()),
         step=step,
     )
 

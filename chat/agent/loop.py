@@ -6,7 +6,8 @@ through a restart of everything, goes on like any other.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from uuid import UUID
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from django.conf import settings
 from chat.agent.progress import Progress
 from chat.agent.provider import Turn
 from chat.agent.tool import Context, Tool, ToolError
+from chat.agent.toolbox import Toolbox
 from chat.agent.writer import Writer
 from chat.approval import to_decide
 from chat.host import Host
@@ -24,12 +26,12 @@ from chat.models.parts import RESULTS, STARTABLE, Part, unanswered
 logger = logging.getLogger(__name__)
 
 MAX_STEPS = "max_steps"  # why a turn stopped that would have gone on
-PROGRESS_SECONDS = 30.0
+PROGRESS_SECONDS = 30.0  # an indicator always ends by itself
 
 
 class Loop:
     """`ask` calls the provider once and returns why it stopped; `turn_at` is what it is asked at a step; `used` counts
-    tokens.
+    tokens; `cancelled` is set when the run is to stop.
     """
 
     def __init__(
@@ -37,18 +39,29 @@ class Loop:
         host: Host,
         run: Run,
         writer: Writer,
-        tools: Mapping[str, Tool],
+        toolbox: Toolbox,
         *,
         ask: Callable[[Turn], Awaitable[str]],
         turn_at: Callable[[int], Turn],
         used: Callable[[], dict[str, int]],
+        cancelled: asyncio.Event,
     ) -> None:
-        self._host, self._run, self._writer, self._tools = host, run, writer, tools
+        self._host, self._run, self._writer, self._toolbox = host, run, writer, toolbox
         self._answering = Answering(run)
-        self._ask, self._turn_at, self._used = ask, turn_at, used
+        self._progress = Progress(lambda text: self._show("", text))
+        self._ask, self._turn_at, self._used, self._cancelled = ask, turn_at, used, cancelled
+        self._tools: dict[str, Tool] = {}
 
     async def complete(self, turn: Turn) -> str | None:
         """Why the provider stopped in the end; None if the run was given back, to wait for a person."""
+        try:
+            # Once: what the model is told of tools stays the same from step to step.
+            self._tools = await self._toolbox.tools_for(self._run.requested_by)
+            return await self._complete(turn)
+        finally:
+            self._progress.end()
+
+    async def _complete(self, turn: Turn) -> str | None:
         step = turn.step
         if step and not await self._act():
             return None
@@ -59,7 +72,7 @@ class Loop:
                 await self._host.database.run(self._answering.take_steers, step)
                 turn = await self._host.database.run(self._turn_at, step)
             self._writer.step, self._writer.calls = step, 0
-            reason = await self._ask(turn)
+            reason = await self._ask(self._equipped(turn))
             await self._writer.flush()
             goes_on = self._writer.calls or reason == "pause_turn"
             if not goes_on and not await self._host.database.run(self._answering.is_steered):
@@ -69,6 +82,11 @@ class Loop:
             if self._writer.calls and not await self._act():
                 return None
             step += 1
+
+    def _equipped(self, turn: Turn) -> Turn:
+        """With what only lives while the run does."""
+        tools = list(self._tools.values())
+        return replace(turn, tools=tools, cancelled=self._cancelled, show=self._progress.show)
 
     async def _act(self) -> bool:
         """Execute what was asked for. False: some of it waits for a person or a device, and so does the run."""
@@ -114,15 +132,18 @@ class Loop:
             raise errors.exceptions[0] from None
 
     async def _execute(self, call: Part) -> None:
-        if not await self._host.database.run(self._answering.start, call["call"]):
-            return
-        outcome, text = await self._result(call)
-        await self._host.database.run(self._answering.finish, call["call"], outcome, text)
+        try:
+            if await self._host.database.run(self._answering.start, call["call"]):
+                outcome, text = await self._result(call)
+                await self._host.database.run(self._answering.finish, call["call"], outcome, text)
+        except Exception:  # the run is no longer ours, or cannot be stored: those that run beside it are to stop
+            self._cancelled.set()
+            raise
 
     async def _result(self, call: Part) -> tuple[str, str]:
         tool = self._tools.get(call["name"])
         if tool is None:
-            return "error", f"There is no tool {call['name']}."
+            return "error", self._toolbox.why_absent(call["name"])
         if call.get("input") is None:
             return "error", "The arguments are not a JSON object."
         progress = Progress(lambda text: self._show(call["call"], text))
@@ -131,7 +152,7 @@ class Loop:
             conversation=self._run.conversation_id,
             run=self._run.pk,
             call=UUID(call["call"]),
-            cancelled=asyncio.Event(),
+            cancelled=self._cancelled,
             query=self._host.database.run,
             show=progress.show,
         )
@@ -143,7 +164,6 @@ class Loop:
             return "error", error.message
         finally:
             progress.end()
-            context.cancelled.set()
 
     def _needs_approval(self, call: Part) -> bool:
         tool = self._tools.get(call["name"])
@@ -157,5 +177,7 @@ class Loop:
 
     def _show(self, call: str, text: str) -> None:
         run = str(self._run.pk)
-        frame = {"type": "progress", "run": run, "call": call, "text": text, "expires_in": PROGRESS_SECONDS}
+        frame = {"type": "progress", "run": run, "text": text, "expires_in": PROGRESS_SECONDS}
+        if call:
+            frame["call"] = call
         self._host.desk.whisper(self._run.conversation_id, frame, "")

@@ -2,14 +2,40 @@
 
 A provider never touches the log, the database or a device. Returning ends the run as completed, raising
 `ProviderError` ends it as failed or interrupted, and being cancelled must close whatever it holds open.
+docs/own-agent.md is for whoever writes one; all that they need is in this module.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from chat.agent.saying import progress_text
 from chat.agent.tool import Tool
+
+__all__ = [
+    "Block",
+    "Line",
+    "Notice",
+    "PromptMessage",
+    "Provider",
+    "ProviderError",
+    "ProviderEvent",
+    "Reasoned",
+    "Reasoning",
+    "Stopped",
+    "Text",
+    "Tool",
+    "ToolAsked",
+    "ToolInput",
+    "ToolReady",
+    "Turn",
+    "Usage",
+    "asked_in",
+    "tool_call",
+]
 
 STOPPED_MARK = "\n\n[stopped by the user]"  # what a prompt puts behind the answer of a cancelled run
 GO_ON = "[go on]"  # what a prompt lets the user say to a model that paused: its own words are never the last
@@ -28,8 +54,35 @@ class PromptMessage(TypedDict):
 def asked_in(prompt: Sequence[PromptMessage]) -> str:
     """What the person said last: questions without an answer stand before it, and results of tools behind it."""
     blocks = (block for message in prompt if message["role"] == "user" for block in message["content"])
-    texts = [str(block["text"]) for block in blocks if block["type"] == "text" and block["text"] != GO_ON]
+    texts = [str(block["text"]) for block in blocks if _is_said(block)]
     return texts[-1] if texts else ""
+
+
+def _is_said(block: dict[str, Any]) -> bool:
+    """Whether somebody said it: it is text, and not ours."""
+    return bool(block["type"] == "text" and block["text"] != GO_ON)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one of the two said. Of an answer that did not come to its end the text says so, in brackets."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+def results_in(prompt: Sequence[PromptMessage]) -> list[str]:
+    """What the tools have said that were asked for last, in the order of the calls."""
+    return [str(block["content"]) for block in prompt[-1]["content"] if block["type"] == "tool_result"]
+
+
+def lines_before_the_question(prompt: Sequence[PromptMessage]) -> list[Line]:
+    """The conversation as plain text, up to what was asked last. Tools, files and thoughts are not in it."""
+    said = [
+        (message["role"], str(block["text"])) for message in prompt for block in message["content"] if _is_said(block)
+    ]
+    last = max((number for number, (role, _) in enumerate(said) if role == "user"), default=0)
+    return [Line(role, text) for role, text in said[:last]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +180,51 @@ ProviderEvent = (
 )
 
 
+def tool_call(name: str, input: dict[str, Any], *, id: str = "") -> Iterator[ProviderEvent]:  # noqa: A002
+    """The events that ask for one call of a tool, for who has the arguments at once: `for event in tool_call(…)`."""
+    yield ToolAsked(id or f"call_{uuid4().hex}", name)
+    yield ToolInput(json.dumps(input, ensure_ascii=False))
+    yield ToolReady(input)
+
+
+async def _to_nobody(text: str) -> None:
+    """Where no device can be watching."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a provider may know of the run it serves."""
+    """What a provider may know of the run it serves, and what it may do besides answering."""
 
     run: UUID
     conversation: UUID
     attempt: int
     system: str
     prompt: Sequence[PromptMessage]
-    tools: Sequence[Tool] = ()
+    tools: Sequence[Tool] = ()  # what it may ask for, by `ToolAsked` and the others; never its own to call
     step: int = 0  # how often it was asked before in this run
     options: dict[str, Any] = field(default_factory=dict)
+    # Set when the run is to stop, just before the reply is cancelled. Tools have the same one.
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event, repr=False, compare=False)
+    show: Callable[[str], Awaitable[None]] = field(default=_to_nobody, repr=False, compare=False)
+
+    @property
+    def question(self) -> str:
+        """What the person said last."""
+        return asked_in(self.prompt)
+
+    @property
+    def history(self) -> list[Line]:
+        """What was said before the question, as plain text: for agents that do not speak the Messages API."""
+        return lines_before_the_question(self.prompt)
+
+    @property
+    def results(self) -> list[str]:
+        """What the tools have said that the step before has asked for, in the order of the calls."""
+        return results_in(self.prompt)
+
+    async def progress(self, text: str) -> None:
+        """Say how far it is. The latest text is shown to whoever watches, and never stored."""
+        await self.show(progress_text(text))
 
 
 class ProviderError(Exception):
@@ -160,7 +246,7 @@ class Provider(Protocol):
     """`reply` is called once per attempt, and again after each round of tools it asked for.
 
     It is an async generator and must clean up when it is closed or cancelled. A provider may have a `model`: what
-    figures, prices and traces call that which answers.
+    figures, prices and traces call that which answers. One that holds nothing may be the function `reply` alone.
     """
 
     def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]: ...

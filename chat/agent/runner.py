@@ -15,7 +15,7 @@ from django.db import DatabaseError
 from chat import bulletin, metrics
 from chat.agent.loop import Loop
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
-from chat.agent.tool import Tool
+from chat.agent.toolbox import Toolbox
 from chat.agent.writer import Writer
 from chat.database import AWAY
 from chat.errors import Lost, Refused
@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds
 AWAY_SECONDS = 3.0  # after those, for as long as the database is away; by another error a sweep ends the run
+LEAVE_SECONDS = 3.0  # for who was told to stop and does not; then its run ends without it
 MOST_TOKENS = 2**53
+MOST_CHARS = 40  # of a stop reason and of a code, as they are stored
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # whatever a provider says, one text must not spoil a commit
 
 
@@ -51,7 +53,7 @@ class Runner:
         provider: Provider,
         turn: Turn,
         *,
-        tools: Mapping[str, Tool],
+        toolbox: Toolbox,
         turn_at: Callable[[int], Turn],
     ) -> None:
         """`turn_at` makes, in a database thread, what the provider is asked at a later step."""
@@ -60,7 +62,17 @@ class Runner:
         self._provider = provider
         self._turn = turn
         self._writer = Writer(host, run)
-        self._loop = Loop(host, run, self._writer, tools, ask=self._ask, turn_at=turn_at, used=lambda: self._usage)
+        self._cancelled = asyncio.Event()
+        self._loop = Loop(
+            host,
+            run,
+            self._writer,
+            toolbox,
+            ask=self._ask,
+            turn_at=turn_at,
+            used=lambda: self._usage,
+            cancelled=self._cancelled,
+        )
         self._reply: asyncio.Task[str | None] | None = None
         self._before: dict[str, int] = dict(run.usage)  # what earlier steps have used
         self._usage: dict[str, int] = dict(run.usage)
@@ -79,12 +91,15 @@ class Runner:
             self._unwanted = True
             self._trace.told_to_stop(why)
             logger.info("run is to stop", extra={**self._facts, "why": why})
-        if self._reply is not None:
-            self._reply.cancel()
+        self._end_reply()
 
     def hand_over(self) -> None:
         """This process ends: close the provider's connection and give the run back."""
         self._leaving = True
+        self._end_reply()
+
+    def _end_reply(self) -> None:
+        self._cancelled.set()
         if self._reply is not None:
             self._reply.cancel()
 
@@ -95,7 +110,7 @@ class Runner:
         else:
             self._trace.calls(self.run.provider, self._model)
             self._reply = asyncio.create_task(self._loop.complete(self._turn), name=f"reply-{self.run.pk}")
-            await asyncio.wait([self._reply])
+            await self._replied(self._reply)
             if self._waits(self._reply):
                 self._account(Outcome(State.WAITING))
                 self._trace.ended(State.WAITING.value, "")
@@ -112,6 +127,20 @@ class Runner:
         await self._end(outcome, handing_over=handing_over)
         self._trace.ended("handed_over" if handing_over else outcome.state.value, outcome.fields.get("error_code", ""))
 
+    async def _replied(self, reply: "asyncio.Task[str | None]") -> None:
+        """Return when it has ended, or when it was told to and went on all the same.
+
+        What it says after that is refused, here and by the log; the task itself nobody can end.
+        """
+        told = asyncio.create_task(self._cancelled.wait(), name=f"told-{self.run.pk}")
+        await asyncio.wait([reply, told], return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        _, deaf = await asyncio.wait([reply], timeout=LEAVE_SECONDS)
+        if deaf:
+            logger.error("the provider does not stop; its run ends without it", extra=self._facts)
+            _deaf.add(reply)  # the loop itself would forget it
+            reply.add_done_callback(_ended_after_all)
+
     async def _ask(self, turn: Turn) -> str:
         """Write what the provider says and return why it ended."""
         stop_reason = ""
@@ -119,7 +148,11 @@ class Runner:
         self._before = self._usage
         async with aclosing(cast("Any", self._provider.reply(turn))) as events:
             async for event in events:
+                if self._cancelled.is_set():  # it was told to stop and speaks on: it swallowed that
+                    raise asyncio.CancelledError
                 match event:
+                    case Text(""):
+                        pass
                     case Text(text):
                         if not writer.is_at("text"):
                             await writer.begin_text()
@@ -129,7 +162,7 @@ class Runner:
                     case Usage(tokens):
                         self._usage = self._with(tokens)
                     case Stopped(reason):
-                        stop_reason = reason
+                        stop_reason = _short(reason)
                     case Notice():
                         self._tell(event)
                     case _:
@@ -145,10 +178,12 @@ class Runner:
     @staticmethod
     def _waits(reply: "asyncio.Task[str | None]") -> bool:
         """It was given back until a person has decided: there is nothing to end."""
-        return not reply.cancelled() and reply.exception() is None and reply.result() is None
+        ended = reply.done() and not reply.cancelled() and reply.exception() is None
+        return ended and reply.result() is None
 
     def _outcome(self, reply: "asyncio.Task[str | None]") -> Outcome:
-        if reply.cancelled() and (self._unwanted or self._leaving):
+        told = self._unwanted or self._leaving
+        if not reply.done() or (reply.cancelled() and told):
             return Outcome(State.CANCELLED)
         # A cancel that nobody here asked for came from inside the provider and is an error like any other.
         error = asyncio.CancelledError() if reply.cancelled() else reply.exception()
@@ -159,10 +194,13 @@ class Runner:
                 return Outcome(State.CANCELLED)
             case ProviderError():
                 state = State.INTERRUPTED if error.lost else State.FAILED
-                return Outcome(state, _error(error.code, error.message, retryable=error.retryable))
+                message = _UNSTORABLE.sub("\ufffd", str(error.message))
+                return Outcome(state, _error(_short(error.code), message, retryable=bool(error.retryable)))
             case DatabaseError():
                 return Outcome(State.FAILED, _error("storage", "The answer could not be stored.", retryable=True))
         logger.error("the provider broke", exc_info=error, extra=self._facts)
+        if told:  # while it was cleaning up: that its run was to end is what counts
+            return Outcome(State.CANCELLED)
         return Outcome(State.FAILED, _error("internal", "Something went wrong while answering.", retryable=True))
 
     def _account(self, outcome: Outcome) -> None:
@@ -208,6 +246,20 @@ class Runner:
             "expires_in": notice.expires_in,
         }
         self._host.desk.whisper(self.run.conversation_id, frame, "")
+
+
+_deaf: set["asyncio.Task[str | None]"] = set()
+
+
+def _ended_after_all(reply: "asyncio.Task[str | None]") -> None:
+    _deaf.discard(reply)
+    if not reply.cancelled():
+        reply.exception()  # looked at, or it would be reported as an error nobody saw
+
+
+def _short(word: object) -> str:
+    """A reason or a code, as the row can hold it."""
+    return _UNSTORABLE.sub("\ufffd", str(word))[:MOST_CHARS]
 
 
 def _error(code: str, message: str, *, retryable: bool) -> dict[str, Any]:

@@ -37,18 +37,16 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import to_jsonable_python
 
 from chat.agent.marks import MARK, SECONDS, Mark, device_tool, tool
+from chat.agent.saying import UNSTORABLE, progress_text, result_text, storable
 from chat.errors import Refused
 
 __all__ = ["SECONDS", "device_tool", "tool"]  # not of this module, but for whoever writes a tool
 
-MAX_RESULT_CHARS = 32_768  # code points of a result, with the sentence that says it was cut
 MAX_ERROR_CHARS = 2_000
-MAX_PROGRESS_CHARS = 200
 MAX_OFFERED_CHARS = 32_768  # code points of the JSON that devices are given
 
 logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")  # the Messages API's
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +60,7 @@ class ToolError(Exception):
     """A call without a result. The message is for the model: short, storable, and without internals."""
 
     def __init__(self, message: str) -> None:
-        self.message = _storable(message[:MAX_ERROR_CHARS])
+        self.message = storable(message[:MAX_ERROR_CHARS])
         super().__init__(self.message)
 
 
@@ -88,18 +86,18 @@ class Context:
     conversation: UUID
     run: UUID
     call: UUID
-    cancelled: asyncio.Event  # set when the run is stopped, for tools that look between two steps
+    cancelled: asyncio.Event  # set when the run is stopped, for tools that look between two steps; `Turn` has the same
     query: Query  # await context.query(function, …): ORM work, in a database thread
     show: Callable[[str], Awaitable[None]]  # what `progress` ends in
 
     async def progress(self, text: str) -> None:
         """Say how far it is. The latest text is shown to whoever watches, and never stored."""
-        await self.show(_storable(text)[:MAX_PROGRESS_CHARS])
+        await self.show(progress_text(text))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tool:
-    """A function with what the model is told of it. Made by `tool_of`."""
+    """A function with what the model is told of it. Made by `tool_of`, or of what a server offers (`mcp.py`)."""
 
     name: str
     description: str
@@ -108,7 +106,7 @@ class Tool:
     timeout_seconds: float  # of a tool on a device: 0 if it does not say
     on_device: bool
     function: Callable[..., Awaitable[object]]
-    _arguments: type[BaseModel] = field(repr=False)
+    _arguments: type[BaseModel] | None = field(repr=False)  # None: whoever executes it checks them
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -120,6 +118,8 @@ class Tool:
         if not isinstance(input, dict):
             raise ToolRefused(f"{self.name} takes its arguments as one JSON object.")
         _check_storable(input)
+        if self._arguments is None:
+            return dict(input)
         try:
             checked = self._arguments.model_validate(input)
         except ValidationError as error:
@@ -164,7 +164,7 @@ class Tool:
         try:
             async with limit:
                 result = await self.function(context, **arguments)
-            return _text(result)
+            return result_text(result)
         except ToolError:
             raise
         except Refused as refusal:
@@ -272,22 +272,5 @@ def _check_storable(value: object) -> None:
             waiting += [(path, key) for key in one]
         elif isinstance(one, list):
             waiting += [((*path, number)[:8], inner) for number, inner in enumerate(one)]
-        elif isinstance(one, str) and _UNSTORABLE.search(one):
+        elif isinstance(one, str) and UNSTORABLE.search(one):
             raise ToolRefused(_sentence(path, "Text must not contain U+0000 or half of a surrogate pair"))
-
-
-def _storable(text: str) -> str:
-    """The text with U+FFFD for what a database refuses. Two halves that belong together become their character."""
-    if not _UNSTORABLE.search(text):
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\0", "\ufffd")
-
-
-def _text(result: object) -> str:
-    if not isinstance(result, str):
-        result = json.dumps(to_jsonable_python(result), ensure_ascii=False, separators=(",", ":"))
-    text = _storable(str(result))
-    if len(text) <= MAX_RESULT_CHARS:
-        return text
-    note = f"\n\n[The result has {len(text):,} characters and was cut here.]"
-    return text[: MAX_RESULT_CHARS - len(note)] + note

@@ -3,10 +3,12 @@
 An answer that is only text, which most are, is announced by nothing: its words are part 0.
 """
 
+import json
 import uuid
 from typing import Any
 
 from chat.agent.provider import Block, Citation, Reasoned, Reasoning, ToolAsked, ToolInput, ToolReady
+from chat.agent.saying import is_storable, storable
 from chat.group_commit import Pen
 from chat.host import Host
 from chat.models import Run
@@ -51,33 +53,41 @@ class Writer:
         """Some more of the part that is open. Raises what made an earlier commit impossible."""
         self._host.commit.write(self._pen, text)
 
-    async def take(self, event: Reasoning | Reasoned | ToolAsked | ToolInput | ToolReady | Citation | Block) -> None:
-        """Everything that is not said."""
+    async def take(self, event: object) -> None:
+        """Everything that is not said. Raises TypeError for what is no event of a provider's."""
         match event:
             case Reasoning(text):
                 if not self.is_at("reasoning"):
                     await self._turn({"type": "reasoning"})
-                self.write(text)
+                self.write(storable(text))
             case Reasoned(signature, data):
                 if not self.is_at("reasoning"):
                     await self._turn({"type": "reasoning"})
                 await self.close(**({"data": data} if data else {"signature": signature}))
             case ToolAsked(id, name):
                 self.calls += 1
-                await self._turn({"type": "tool_use", "call": str(uuid.uuid4()), "id": id, "name": name})
+                asked = {"call": str(uuid.uuid4()), "id": storable(id), "name": storable(name)}
+                await self._turn({"type": "tool_use", **asked})
             case ToolInput(text):
                 if self.is_at("tool_use"):
-                    self.write(text)
+                    self.write(storable(text))
             case ToolReady(input):
                 if self.is_at("tool_use"):
-                    await self.close(input=input, status="asked")
+                    if input and not self.has_begun:  # it is shown, and approved, as it was written
+                        self.write(storable(json.dumps(input, ensure_ascii=False)))
+                    sound = isinstance(input, dict) and is_storable(input)
+                    await self.close(input=input if sound else None, status="asked")
             case Citation(title, url, quote):
                 if self.is_at("text") and len(self._cited) < MOST_CITED:
                     cited = {"title": title[:TITLE_LENGTH], "url": url[:URL_LENGTH], "text": quote[:QUOTE_LENGTH]}
                     self._cited.append({**cited, "at": self._pen.offset})
             case Block(block):
+                if not is_storable(block):
+                    raise TypeError("a block holds what no database keeps")
                 await self._turn({"type": "block"})
                 await self.close(block=block)
+            case _:
+                raise TypeError(f"a reply yields events of chat.agent.provider, and not {type(event).__name__}")
 
     async def close(self, **fields: Any) -> None:
         """The part that is open is complete."""

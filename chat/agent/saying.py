@@ -1,0 +1,38 @@
+"""What a tool or an agent says, as text that can be stored and shown: clean, and no longer than it may be."""
+
+import json
+import re
+
+from pydantic_core import to_jsonable_python
+
+MAX_RESULT_CHARS = 32_768  # code points of a result, with the sentence that says it was cut
+MAX_PROGRESS_CHARS = 200
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no database keeps it
+
+
+def progress_text(text: str) -> str:
+    """What is shown of what somebody says of how far it is."""
+    return storable(text)[:MAX_PROGRESS_CHARS]
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for what a database refuses. Two halves that belong together become their character."""
+    if not UNSTORABLE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\0", "\ufffd")
+
+
+def result_text(result: object) -> str:
+    """What the model is told: text as it is, everything else as JSON."""
+    if not isinstance(result, str):
+        result = json.dumps(to_jsonable_python(result), ensure_ascii=False, separators=(",", ":"))
+    text = storable(str(result))
+    if len(text) <= MAX_RESULT_CHARS:
+        return text
+    note = f"\n\n[The result has {len(text):,} characters and was cut here.]"
+    return text[: MAX_RESULT_CHARS - len(note)] + note
+
+
+def is_storable(value: object) -> bool:
+    """Whether JSON can be kept as it is. Raises TypeError or ValueError for what is no JSON."""
+    return not UNSTORABLE.search(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\0"))
