@@ -2,7 +2,8 @@
 
 Each history is built as Claude's provider would send it: the next prompt, and a run that goes on. The judge is that of
 the tests (`tests/messages_rules.py`), which knows nothing of the project. A prefix is broken if what was asked before a
-turn is not, to the byte, how the request after it begins. Target: none of either. No server, no database.
+turn is not, to the byte, how the request after it begins. About half of the requests begin with a summary. Target: none
+of either. No server, no database.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Any
 
 import django
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from bench.table import Row, median, milliseconds, percentile
 
@@ -21,7 +23,7 @@ os.environ.setdefault("DEBUG", "1")
 django.setup()
 
 from chat.agent.prompt import Said, build_prompt  # noqa: E402  (its models need the settings)
-from tests.histories import HISTORY, OWN, PROMPTS, SAID, problems  # noqa: E402
+from tests.histories import HISTORY, OWN, PROMPTS, SAID, SUMMARIES, problems  # noqa: E402
 
 NAME = "prompts"
 
@@ -45,12 +47,15 @@ def built(histories: int, beginning: int) -> tuple[list[str], int, list[float], 
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(HISTORY, SAID, PROMPTS, OWN)
-    def build(history: list[Said], said: Said, prompt: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
+    @given(HISTORY, SAID, PROMPTS, OWN, st.none() | SUMMARIES)
+    def build(
+        history: list[Said], said: Said, prompt: list[dict[str, Any]], own: list[dict[str, Any]], summary: str | None
+    ) -> None:
         nonlocal broken, messages
-        before = [(m["role"], block) for m in build_prompt(history, said.prompt) for block in m["content"]]
+        asked = build_prompt(history, said.prompt, summary=summary)
+        before = [(m["role"], block) for m in asked for block in m["content"]]
         began = time.perf_counter()
-        asked = build_prompt([*history, said], prompt, own)
+        asked = build_prompt([*history, said], prompt, own, summary=summary)
         took.append(time.perf_counter() - began)
         messages += len(asked)
         wrong.extend(problems(asked))

@@ -8,4 +8,4 @@ class ChatConfig(AppConfig):
     verbose_name = "Conversations"
 
     def ready(self) -> None:
-        from chat import checks, checks_agents  # noqa: F401, PLC0415 - importing registers; the apps must be ready
+        from chat import checks, checks_agents, window_checks  # noqa: F401, PLC0415 - importing registers them

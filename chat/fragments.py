@@ -14,7 +14,7 @@ from django.template.loader import render_to_string
 
 from chat.log import Logged
 from chat.markup import exactly
-from chat.models import Conversation, Kind, Message, Run
+from chat.models import Conversation, Kind, Message, Run, Summary
 from chat.models.event import TEXT_KINDS
 from chat.models.parts import Part, calls_in
 from chat.models.state import LIVE
@@ -66,7 +66,9 @@ def _changed(conversation: Conversation, event: Logged, panels: dict[str, Callab
         case Kind.RUN_STARTED:
             panels["queue"] = lambda: queue(conversation)
             return prompt(UUID(event.payload["prompt"])) + answer(event.run)
-        case Kind.PART_STARTED | Kind.PART_ENDED | Kind.TOOL_CALLED | Kind.TOOL_RESULT | Kind.CITATION_ADDED:
+        case Kind.PART_STARTED | Kind.PART_ENDED | Kind.PART_SHORTENED | Kind.CITATION_ADDED:
+            return part(event)
+        case Kind.TOOL_CALLED | Kind.TOOL_RESULT:
             return part(event)
         case Kind.APPROVAL_REQUESTED | Kind.APPROVAL_DECIDED | Kind.TOOL_OFFERED:
             return part(event)
@@ -85,6 +87,8 @@ def _changed(conversation: Conversation, event: Logged, panels: dict[str, Callab
             panels["people"] = lambda: people(conversation)
         case Kind.CONVERSATION_RENAMED:
             panels["title"] = lambda: render_to_string("chat/_title.html", {"conversation": conversation})
+        case Kind.CONVERSATION_SUMMARISED:
+            return summary(UUID(event.payload["summary"]))
     return ""
 
 
@@ -127,6 +131,12 @@ def steers(run: UUID | None) -> str:
     if found is None:
         return ""
     return render_to_string("chat/_steers.html", {"run": found, "steers": steers_of([found]).get(found.pk, [])})
+
+
+def summary(summary: UUID) -> str:
+    """That the model is told something in place of what stands above; the text is loaded by who wants it."""
+    found = Summary.objects.filter(pk=summary).first()
+    return render_to_string("chat/_summary.html", {"summary": found}) if found is not None else ""
 
 
 def without_open_text(one: Part) -> Part:

@@ -81,7 +81,7 @@ def _size(event: Logged) -> int:
         return len(event.payload["text"])
     # The end of a run shows its whole answer on a page.
     quoted = sum(len(part.get("text", "")) for part in event.payload.get("parts", ()))
-    return EVENT_CHARS + quoted + int(event.payload.get("length", 0))
+    return EVENT_CHARS + quoted + len(event.payload.get("text", "")) + int(event.payload.get("length", 0))
 
 
 def _merge(merged: list[Logged], writing: Writing, event: Logged, text: str) -> None:

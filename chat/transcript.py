@@ -3,7 +3,7 @@
 What a page shows on first load, what a device without a cursor is given, and what a reload must equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,9 +11,9 @@ from uuid import UUID
 from django.db.models import prefetch_related_objects
 
 from chat.compaction import text_of
-from chat.models import Conversation, Event, Message, Participant, Run, Steer
+from chat.models import Conversation, Event, Message, Participant, Run, Steer, Summary
 from chat.models.event import TEXT_KINDS
-from chat.models.parts import OPEN, Part, shown, text_in
+from chat.models.parts import OPEN, Part, goes_on, shown, text_in
 
 PAGE_TURNS = 20
 PAGE_TEXT = 120_000  # code points of a page with more than one turn
@@ -35,6 +35,18 @@ class Answer:
         return self.parts or ([{"type": "text", "state": OPEN, "text": ""}] if self.run.is_live else [])
 
     @property
+    def joined(self) -> list[tuple[int, Part]]:
+        """Its parts with their numbers; text that was cut off and went on is one, as it reads."""
+        found: list[tuple[int, Part]] = []
+        for number, part in enumerate(self.parts):
+            if found and goes_on(self.parts, number):
+                first, begun = found[-1]
+                found[-1] = (first, {**begun, "text": begun["text"] + part["text"]})
+            else:
+                found.append((number, part))
+        return found
+
+    @property
     def text(self) -> str:
         """What was said, without what was thought and done."""
         return text_in(self.parts)
@@ -42,10 +54,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A prompt and every answer to it, oldest first."""
+    """A prompt and every answer to it, oldest first. `summary`: of all up to here, which the model was given."""
 
     prompt: Message
     answers: list[Answer]
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +120,24 @@ def read_turns(prompts: Iterable[Message], until: int) -> list[Turn]:
     for run in found.order_by("position"):
         runs[run.prompt_id].append(run)
     steers = steers_of(run for found in runs.values() for run in found)
+    summaries = summaries_at(ordered)
     return [
-        Turn(prompt, [answer_of(run, until, steers.get(run.pk, [])) for run in runs[prompt.pk]]) for prompt in ordered
+        Turn(
+            prompt,
+            [answer_of(run, until, steers.get(run.pk, [])) for run in runs[prompt.pk]],
+            summaries.get(prompt.place or 0),
+        )
+        for prompt in ordered
     ]
+
+
+def summaries_at(prompts: Sequence[Message]) -> dict[int, Summary]:
+    """Place → the summary of all up to there, for those of these prompts that are such a cut."""
+    if not prompts:
+        return {}
+    places = [prompt.place or 0 for prompt in prompts]
+    found = Summary.objects.filter(conversation=prompts[0].conversation_id, until__in=places)
+    return {summary.until: summary for summary in found}
 
 
 def answer_of(run: Run, until: int, steers: Iterable[Steer] = ()) -> Answer:
@@ -173,7 +201,9 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
 def turn_as_json(turn: Turn) -> dict[str, Any]:
     """One turn for programs."""
     prompt = turn.prompt
+    summary = {"summary": summary_as_json(turn.summary)} if turn.summary is not None else {}
     return {
+        **summary,
         "message": str(prompt.pk),
         "place": prompt.place,
         "client_id": str(prompt.client_id),
@@ -192,3 +222,9 @@ def turn_as_json(turn: Turn) -> dict[str, Any]:
             for answer in turn.answers
         ],
     }
+
+
+def summary_as_json(summary: Summary) -> dict[str, Any]:
+    """What the model was told, for programs."""
+    told = {"until": summary.until, "text": summary.text, "model": summary.model}
+    return {"summary": str(summary.pk), **told}

@@ -12,6 +12,7 @@ urlpatterns = [
     path("conversations/<uuid:pk>/older/", conversations.older, name="older"),
     path("conversations/<uuid:pk>/answers/<uuid:run>/", conversations.answer_text, name="answer"),
     path("conversations/<uuid:pk>/parts/<uuid:message>/<int:number>/", conversations.part_text, name="part"),
+    path("conversations/<uuid:pk>/summaries/<uuid:summary>/", conversations.summary_text, name="summary"),
     path("conversations/<uuid:pk>/waiting/<uuid:message>/", conversations.waiting_text, name="waiting"),
     path("conversations/<uuid:pk>/people/", conversations.add_person, name="people"),
     path("conversations/<uuid:pk>/people/<int:user>/", conversations.change_person, name="person"),

@@ -239,6 +239,11 @@ CHAT_CLAUDE_IDLE_SECONDS = float(
     os.environ.get("CHAT_CLAUDE_IDLE_SECONDS", "90")
 )  # no content for so long: interrupted
 CHAT_CLAUDE_RETRIES = int(os.environ.get("CHAT_CLAUDE_RETRIES", "4"))  # of a call that produced nothing yet
+CHAT_WINDOW_TOKENS = int(os.environ.get("CHAT_WINDOW_TOKENS", "200000"))  # how much a model can read at once
+CHAT_WINDOWS = os.environ.get("CHAT_WINDOWS", "")  # JSON: model or provider → tokens, where that differs
+CHAT_SUMMARY_AT = float(os.environ.get("CHAT_SUMMARY_AT", "0.7"))  # when so much of it is taken, older turns give way
+CHAT_SUMMARY_KEEP = float(os.environ.get("CHAT_SUMMARY_KEEP", "0.3"))  # until no more than this is told word for word
+CHAT_CONTINUATIONS = int(os.environ.get("CHAT_CONTINUATIONS", "2"))  # of an answer that reached its length limit
 CHAT_SYSTEM_PROMPT = os.environ.get("CHAT_SYSTEM_PROMPT", "You are a helpful assistant. Answer in Markdown.")
 CHAT_TOOLS = _list(  # what the model can do: dotted paths of async functions, or of modules of them
     "CHAT_TOOLS",

@@ -216,5 +216,6 @@ SAID = st.builds(
     ANSWERS | ANSWERS | RUINS,
     st.sampled_from([True, True, True, False]),
 )
+SUMMARIES = st.sampled_from(["They spoke of trains.", " padded ", "", " ", "[go on]", "two\n\nlines"])
 HISTORY = st.lists(SAID, max_size=5)
 OWN = st.one_of(st.just(cast("Parts", [])), ANSWERS.map(lambda drawn: drawn[0]), RUINS.map(lambda drawn: drawn[0]))

@@ -70,16 +70,18 @@ class MessagesServer:
     """`async with MessagesServer() as server: server.script(Script(...)); … server.url`.
 
     Scripts are used up in order, one per request; then `default` answers. `journal` has one Exchange per
-    request in order of arrival, refused ones included. `keep=False` remembers nothing (for benches).
+    request in order of arrival, refused ones included. `keep=False` remembers nothing (for benches). A prompt of more
+    than `window` words is refused.
     """
 
-    def __init__(self, default: Script | None = None, *, port: int = 0, keep: bool = True) -> None:
+    def __init__(self, default: Script | None = None, *, port: int = 0, keep: bool = True, window: int = 0) -> None:
         self.default = default or Script()
         self.journal: list[Exchange] = []
         self.connections = 0
         self._scripts: deque[Script] = deque()
         self._port = port
         self._keep = keep
+        self.window = window
         self._tasks: set[asyncio.Task[None]] = set()
         self._cached: dict[str, int] = {}
         self._random = random.Random(7)
@@ -143,7 +145,7 @@ class MessagesServer:
             ERROR_TYPES.get(script.status, "api_error"),
             "as the script says",
         )
-        if problem := refusal(exchange.request):
+        if problem := refusal(exchange.request) or self._too_long(exchange.request.body):
             status, kind, message = problem
             exchange.refused = message
         if status != 200:
@@ -204,6 +206,12 @@ class MessagesServer:
             size = self._random.randint(1, 7)
             yield data[:size]
             data = data[size:]
+
+    def _too_long(self, body: dict[str, Any]) -> tuple[int, str, str] | None:
+        words, _ = _prefixes(body)
+        if not self.window or words <= self.window:
+            return None
+        return 400, "invalid_request_error", f"prompt is too long: {words} tokens > {self.window} maximum"
 
     def _prompt_usage(self, body: dict[str, Any]) -> dict[str, int]:
         """Words for tokens, and a prompt cache: what ends in a breakpoint is read back next time."""

@@ -74,6 +74,8 @@ class View:
         for turn in frame["turns"]:
             text = "".join(part["text"] for part in turn["parts"])
             self.messages[turn["message"]] = {"role": "user", "text": text, "place": turn["place"]}
+            if "summary" in turn:
+                self.messages[turn["message"]]["summary"] = turn["summary"]
             for answer in turn["answers"]:
                 if answer["message"]:
                     self.messages[answer["message"]] = {
@@ -142,6 +144,10 @@ class View:
                     call["offer"] = {**call["offer"], "by": event["by"]}
                 told = {name: event[name] for name in ("call", "name", "step", "text", "outcome", "error")}
                 parts.append({"type": "tool_result", "state": "done", **told})
+            case "part.shortened":
+                assert parts[number]["type"] == "tool_result", f"no result: {event}"
+                assert event["told"] < parts[number].get("told", len(parts[number]["text"])), f"not shorter: {event}"
+                parts[number]["told"] = event["told"]
             case "approval.requested":
                 parts[number]["status"] = "waiting"
                 parts[number]["approval"] = {"hash": event["hash"], "shown": event["shown"]}
@@ -190,8 +196,12 @@ class View:
                 self._text(event)
             case "part.started" | "part.ended" | "citation.added" | "tool.called" | "tool.result":
                 self._part(event)
-            case "approval.requested" | "approval.decided" | "tool.offered":
+            case "approval.requested" | "approval.decided" | "tool.offered" | "part.shortened":
                 self._part(event)
+            case "conversation.summarised":
+                for one in self.messages.values():
+                    if one["role"] == "user" and one["place"] == event["until"]:
+                        one["summary"] = {name: event[name] for name in ("summary", "until", "text", "model")}
             case "run.steered":
                 self.runs[run]["steers"][event["steer"]] = (event["text"], "pending", event["by"])
             case "steer.consumed" | "steer.missed" | "steer.sent":
@@ -241,11 +251,11 @@ class View:
                 return event["prompt"] not in self.messages
             case "message.delta" | "message.snapshot" | "part.started" | "part.ended" | "citation.added":
                 return event["run"] not in self.runs
-            case "tool.called" | "tool.result":
+            case "tool.called" | "tool.result" | "tool.offered" | "part.shortened":
                 return event["run"] not in self.runs
             case "run.steered" | "steer.consumed" | "steer.missed" | "steer.sent":
                 return event["run"] not in self.runs
-            case "run.cancelling" | "run.waiting" | "approval.requested" | "approval.decided" | "tool.offered":
+            case "run.cancelling" | "run.waiting" | "approval.requested" | "approval.decided":
                 return event["run"] not in self.runs
         return False
 

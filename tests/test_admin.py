@@ -31,7 +31,7 @@ from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
 from chat.batches import Delta
 from chat.group_commit import commit
-from chat.models import Conversation, Event, Message, Participant, Role, Run, Worker
+from chat.models import Conversation, Event, Message, Participant, Role, Run, Summary, Worker
 from chat.models import Device as DeviceRow
 from chat.models.state import LIVE, State
 from chat.models.worker import FORGOTTEN
@@ -49,6 +49,7 @@ MODELS: dict[str, type[Model]] = {
     "run": Run,
     "event": Event,
     "worker": Worker,
+    "summary": Summary,
 }
 LISTS = list(MODELS)
 
@@ -70,6 +71,7 @@ def talk(conversation: Conversation, alice: User, bob: User) -> Conversation:
     conversation.send(by=by, text="First <b>question</b>", client_id=uuid4(), device=laptop)
     assert len(Run.claim(conversation, "worker:1")) == 1
     conversation.send(by=by, text="Second question", client_id=uuid4(), device=laptop)
+    Summary.objects.create(conversation=conversation, until=1, text="They met.", model="scripted")
     return conversation
 
 
@@ -146,6 +148,7 @@ def fill(count: int, *, people: int = 0) -> None:
         Run(conversation=m.conversation, prompt=m, position=1, provider="scripted", requested_by=m.author) for m in said
     )
     Event.objects.bulk_create(Event(conversation=c, serial=1, kind="message.created", created_at=now) for c in made)
+    Summary.objects.bulk_create(Summary(conversation=c, until=1, text="They met.", model="scripted") for c in made)
     Worker.objects.bulk_create(Worker(name=f"host:{uuid4().hex}", engine="in-process") for _ in range(count))
 
 

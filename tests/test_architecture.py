@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub", "lane"),
     ("feed", "group_commit", "host", "census"),
     ("agent", "transport", "pages", "admin"),
-    ("urls", "routing", "apps", "checks", "checks_agents", "server", "management"),
+    ("urls", "routing", "apps", "checks", "checks_agents", "window_checks", "server", "management"),
 )
 EDGES = LAYERS[6]
 

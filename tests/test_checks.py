@@ -340,6 +340,23 @@ def test_prices_can_be_read(settings: LazySettings) -> None:
     assert ids(settings, PRODUCTION, CHAT_PRICES='{"a-model": {"input": 3}}') == []
 
 
+@pytest.mark.parametrize("windows", ["{", "[]", '{"a-model": 0}', '{"a-model": "200k"}', '{"a-model": true}'])
+def test_windows_can_be_read(settings: LazySettings, windows: str) -> None:
+    assert ids(settings, PRODUCTION, CHAT_WINDOWS=windows) == ["chat.E027"]
+    assert ids(settings, PRODUCTION, CHAT_WINDOWS='{"a-model": 200000}') == []
+
+
+def test_a_window_has_room_and_an_answer_ends(settings: LazySettings) -> None:
+    assert ids(settings, PRODUCTION, CHAT_WINDOW_TOKENS=0) == ["chat.E028"]
+    assert ids(settings, PRODUCTION, CHAT_WINDOW_TOKENS=1, CHAT_CONTINUATIONS=-1) == ["chat.E028"]
+    assert ids(settings, PRODUCTION, CHAT_CONTINUATIONS=0) == []
+
+
+@pytest.mark.parametrize(("keep", "at"), [(0.7, 0.7), (0.3, 1.1), (-0.1, 0.5), (float("nan"), 0.7)])
+def test_a_summary_makes_room(settings: LazySettings, keep: float, at: float) -> None:
+    assert ids(settings, PRODUCTION, CHAT_SUMMARY_KEEP=keep, CHAT_SUMMARY_AT=at) == ["chat.E029"]
+
+
 def test_traces_need_what_sends_them(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(settings, PRODUCTION, TRACES=True) == []
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)  # as where it is not installed

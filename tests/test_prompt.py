@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chat import group_commit
-from chat.agent.prompt import MARKS, Said, build_prompt, prompt_of
+from chat.agent.prompt import MARKS, SUMMARISED, Said, build_prompt, history_of, prompt_of
 from chat.agent.provider import PromptMessage
+from chat.agent.room import _look
 from chat.batches import Delta
-from chat.models import Conversation, Message, Participant, Run
+from chat.models import Conversation, Message, Participant, Run, Summary
 from chat.models.parts import text_in, text_parts
 from chat.models.state import ENDED, State
 from tests.histories import call, problems, result, text, thought
@@ -245,10 +248,52 @@ def test_reasoning_is_told_to_the_provider_that_signed_it(owner: Participant) ->
     assert [block["type"] for block in prompt_of(run)[1]["content"]] == ["text"]
 
 
-def test_the_history_is_one_query(owner: Participant, django_assert_num_queries: Any) -> None:
+def test_the_history_is_one_query_and_what_stands_for_the_rest_another(
+    owner: Participant, django_assert_num_queries: Any
+) -> None:
     for number in range(3):
         leaves(answered(owner, str(number), ""), call("clock", 1), result(1))
     send(owner, "now")
     [run] = claimed(owner)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         prompt_of(run)
+
+
+def test_what_was_summarised_is_not_read_again_however_old_the_conversation_is(owner: Participant) -> None:
+    runs = [answered(owner, f"question {number}", f"answer {number}") for number in range(40)]
+    places = [run.prompt.place or 0 for run in runs]
+    send(owner, "now")
+    [run] = claimed(owner)
+    Summary.objects.create(conversation=owner.conversation, until=places[4], text="the first five")
+    Summary.objects.create(conversation=owner.conversation, until=places[36], text="all but three")
+    with CaptureQueriesContext(connection) as captured:
+        told = flat(prompt_of(run))
+    assert len(captured) == 2
+    assert len(history_of(run, places[36])) == 3
+    assert told[0] == ("user", f"{SUMMARISED}all but three")
+    assert [text for role, text in told[1:] if role == "user"] == ["question 37", "question 38", "question 39", "now"]
+
+
+def test_who_is_asked_again_is_not_told_what_came_later(owner: Participant) -> None:
+    failed = answered(owner, "one", "", State.FAILED)
+    later = answered(owner, "two", "second")
+    Summary.objects.create(conversation=owner.conversation, until=later.prompt.place or 0, text="one and two")
+    owner.conversation.retry(by=owner, run=failed, device=None, client_id=uuid.uuid4())
+    [again] = claimed(owner)
+    assert flat(prompt_of(again)) == [("user", "one")]
+
+
+def test_no_summary_stands_for_a_turn_that_is_still_being_answered(owner: Participant) -> None:
+    answered(owner, "one", "first")
+    send(owner, "still running")
+    [running] = claimed(owner)
+    send(owner, "beside it", "alongside")
+    [beside] = claimed(owner)
+    assert beside.end(State.COMPLETED, beside.attempt)
+    send(owner, "now", "alongside")
+    [run] = claimed(owner)
+    past, _ = _look(run)
+    assert (len(past.history), past.ended) == (2, 1)
+    assert running.end(State.COMPLETED, running.attempt)
+    past, _ = _look(run)
+    assert (len(past.history), past.ended) == (3, 3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.agent.blocks import TOLD, told
-from chat.agent.prompt import MARKS, NOTHING, Said, build_prompt
+from chat.agent.prompt import LEFT_OUT, MARKS, NOTHING, SUMMARISED, Said, build_prompt
 from chat.agent.provider import GO_ON, STOPPED_MARK, PromptMessage, asked_in
 from chat.models.state import ENDED, State
 from tests.histories import (
@@ -18,6 +18,7 @@ from tests.histories import (
     OWN,
     PROMPTS,
     SAID,
+    SUMMARIES,
     THINKING,
     call,
     found,
@@ -74,6 +75,41 @@ def test_s14_s17_any_history_makes_a_request_that_is_taken_and_begins_as_the_one
     assert flat(before)[: len(asked)] == flat(after)[: len(asked)] == asked
     assert json.dumps(build_prompt([*history, said], prompt, own)) == json.dumps(after)
     assert repr((history, said, prompt, own)) == stored
+
+
+@settings(max_examples=300)
+@given(HISTORY, SAID, PROMPTS, OWN, SUMMARIES)
+def test_s14_s17_the_same_after_a_summary_of_any_of_the_turns_before(
+    history: list[Said], said: Said, prompt: list[Block], own: list[Block], summary: str
+) -> None:
+    for cut in range(len(history) + 1):
+        before = build_prompt(history[cut:], said.prompt, own, summary=summary)
+        after = build_prompt([*history[cut:], said], prompt, own, summary=summary)
+        assert problems(before) == problems(after) == []
+        asked = flat(build_prompt(history[cut:], said.prompt, summary=summary))
+        assert flat(before)[: len(asked)] == flat(after)[: len(asked)] == asked
+        first = after[0]["content"][0]["text"]
+        assert first == (f"{SUMMARISED}{summary}" if summary.strip() else LEFT_OUT)
+
+
+@FEWER
+@given(HISTORY, PROMPTS, steps(), ENDS, PROMPTS, st.data())
+def test_s17_what_was_shortened_stays_so_and_changes_nothing_else(
+    history: list[Said], prompt: list[Block], made: list[list[Block]], ended: str, later: list[Block], data: Any
+) -> None:
+    own = [part for step in made for part in step]
+    whole = flat(build_prompt(history, prompt, own))
+    for part in own:
+        if part["type"] == "tool_result" and data.draw(st.booleans()):
+            part["told"] = data.draw(st.integers(0, 4))
+    short = build_prompt(history, prompt, own)
+    assert problems(short) == []
+    assert [(role, {**block, "content": ""}) for role, block in flat(short)] == [
+        (role, {**block, "content": ""}) for role, block in whole
+    ]
+    later_told = flat(build_prompt([*history, Said(prompt, own, ended)], later))
+    results = [block for _, block in flat(short) if block["type"] == "tool_result"]
+    assert [block for _, block in later_told if block["type"] == "tool_result"] == results
 
 
 @FEWER

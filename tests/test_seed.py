@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from chat.approval import to_decide
 from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
-from chat.models import Conversation, Device, Event, Message, Participant, Run
+from chat.models import Conversation, Device, Event, Message, Participant, Run, Summary
 from chat.models.answering import decide, overdue
 from chat.models.state import LIVE, State
 from chat.pages.accounts import DEMO_ACCOUNTS
@@ -22,7 +22,7 @@ from chat.reading import read_frame
 from chat.transcript import as_json, read_transcript
 from tests.reducer import View
 
-MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event]
+MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event, Summary]
 
 
 EVERY_TYPE = ["reasoning", "text", "tool_use", "tool_use", "tool_result", "tool_result", "text"]

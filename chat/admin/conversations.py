@@ -64,9 +64,9 @@ class ConversationAdmin(ReadOnly):
 
     @admin.display(description="what is in it")
     def lists(self, conversation: Conversation) -> str:
-        models = ("message", "messages"), ("run", "runs"), ("event", "events")
+        models = ("message", "messages"), ("run", "runs"), ("event", "events"), ("summary", "summaries")
         links = [listed(model, name, conversation) for model, name in models]
-        return format_html("{} · {} · {}", *links)
+        return format_html("{} · {} · {} · {}", *links)
 
     # The admin would load and list everything that goes with a conversation, and ask whether each of it may be
     # deleted. Nothing of it may, alone; all of it goes with its conversation.

@@ -38,6 +38,7 @@ class Step:
     calls: list[Block] = field(default_factory=list)
     results: list[Block] = field(default_factory=list)
     cut: bool = False  # it never came to its end: its tools were not begun
+    unfinished: bool = False  # the model reached its limit in the middle of it
 
 
 def told(outcome: str, *, by: str = "", reason: str = "") -> str:
@@ -156,6 +157,7 @@ def _step(
     signed: bool,
 ) -> Step:
     step = Step(cut=any(not _whole(part) and part["type"] not in ("tool_use", "steer") for part in group))
+    step.unfinished = any(bool(part.get("cut")) for part in group)
     calls: list[Part] = []
     lost: list[Part] = []
     for part in group:
@@ -171,7 +173,7 @@ def _step(
                 (calls if _called(part) else lost).append(part)
             case "block" if _may_pass(part, served, taken):
                 step.said.append(part["block"])
-    step.cut = (step.cut or bool(lost)) and not any(_str(call, "call") in results for call in calls)
+    step.cut = (step.cut or bool(lost)) and not any(_str(call, "call") in results for call in [*calls, *lost])
     step.said = [block for block in map(_stripped, step.said) if block["type"] != "text" or block["text"]]
     while step.said and not calls and step.said[-1]["type"] in _THINKING:
         step.said.pop()  # refused as the last block, and worth nothing without what it led to
@@ -228,12 +230,20 @@ def _result(use: str, part: Part) -> Block:
     outcome = _str(part, "outcome") or ("done" if _whole(part) else "unknown")
     failed = bool(part.get("error", False)) or outcome != "done"
     outcome = "error" if failed and outcome == "done" else outcome
-    text, why = _str(part, "text").strip(), told(outcome, by=_by(part), reason=_str(part, "reason"))
+    text, why = _as_told(part), told(outcome, by=_by(part), reason=_str(part, "reason"))
     if not text or (outcome not in _SPEAKS_FOR_ITSELF and not text.startswith(told(outcome, by=_by(part)))):
         text = f"{why}\n\n{text}".rstrip()
     if outcome in ("done", "error") and _by(part):  # on a device
         text += f"\n\n[Answered by {_by(part)}{_from(part)}]"
     return _tool_result(use, text, failed=failed)
+
+
+def _as_told(part: Part) -> str:
+    """What a tool has found, or its beginning where the rest takes too much room. For ever the same: it is stored."""
+    text, characters = _str(part, "text"), part.get("told")
+    if not isinstance(characters, int) or len(text) <= characters:
+        return text.strip()
+    return f"{text[:characters]}\n\n[{len(text) - characters} more characters were left out, to make room]".strip()
 
 
 def _missing(use: str, call: Part, ended: str | None, *, cut: bool) -> Block:

@@ -15,11 +15,12 @@ from chat.agent.hearing import Hearing
 from chat.agent.provider import (
     Notice,
     PromptMessage,
+    ProviderError,
     ProviderEvent,
     Turn,
     Usage,
 )
-from chat.agent.trouble import ADVICE, CODES, PASSING, Trouble, asked_wait
+from chat.agent.trouble import ADVICE, CODES, PASSING, Trouble, asked_wait, is_full
 
 T = TypeVar("T")
 _Stream = anthropic.AsyncStream[RawMessageStreamEvent]
@@ -63,13 +64,16 @@ class Claude:
             yield Notice(f"{reason}, trying again in {math.ceil(wait)} s", expires_in=wait + 2, code=code)
             await asyncio.sleep(wait)
 
+    def summarise(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+        return self.reply(turn)
+
     async def aclose(self) -> None:
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     async def _call(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
-        """One request. Raises only `Trouble`; closes its connection however it is left."""
+        """One request. Raises only `Trouble` and `ContextFull`; closes its connection however it is left."""
         idle, answer = settings.CHAT_CLAUDE_IDLE_SECONDS, Hearing()
         clock = asyncio.get_running_loop().time
         async with AsyncExitStack() as held:
@@ -192,7 +196,9 @@ async def _heard(awaitable: Awaitable[T], seconds: float) -> T:
         raise Trouble("idle_timeout" if limit.expired() else "connection_lost") from error
 
 
-def _refused(error: anthropic.APIStatusError) -> Trouble:
+def _refused(error: anthropic.APIStatusError) -> ProviderError:
+    if error.status_code == 400 and (full := is_full(error.api_message or "")):
+        return full
     other = "invalid_request" if 400 <= error.status_code < 500 else "server_error"
     code = CODES.get(error.type or "") or CODES.get(str(error.status_code)) or other
     message = ADVICE[code]

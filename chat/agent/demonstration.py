@@ -26,6 +26,13 @@ def text_of(message: PromptMessage) -> str:
     return "\n".join(str(block.get("text", "")) for block in message["content"] if block.get("type") == "text")
 
 
+def recap_of(asked: str) -> str:
+    """A summary of a conversation, made of its first words."""
+    said = [line.removeprefix("User: ") for line in asked.splitlines() if line.startswith("User: ")]
+    lines = [f"- {' '.join(line.split()[:8])}" for line in said[-20:]]
+    return "\n".join([f"{len(said)} things were asked here, among them:", *lines])
+
+
 def _remembered(prompt: Sequence[PromptMessage]) -> str:
     """Shows that a stopped answer is part of the prompt."""
     answers = [text_of(message) for message in prompt if message["role"] == "assistant"]

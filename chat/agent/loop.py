@@ -13,7 +13,8 @@ from uuid import UUID
 from django.conf import settings
 
 from chat.agent.progress import Progress
-from chat.agent.provider import Turn
+from chat.agent.provider import ContextFull, Turn
+from chat.agent.room import Room
 from chat.agent.tool import Context, Tool, ToolError
 from chat.agent.toolbox import Toolbox
 from chat.agent.writer import Writer
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_STEPS = "max_steps"  # why a turn stopped that would have gone on
 PROGRESS_SECONDS = 30.0  # an indicator always ends by itself
+CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})  # why an answer stopped in the middle
 
 
 class Loop:
@@ -41,12 +43,14 @@ class Loop:
         writer: Writer,
         toolbox: Toolbox,
         *,
+        room: Room,
         ask: Callable[[Turn], Awaitable[str]],
         turn_at: Callable[[int], Turn],
         used: Callable[[], dict[str, int]],
         cancelled: asyncio.Event,
     ) -> None:
         self._host, self._run, self._writer, self._toolbox = host, run, writer, toolbox
+        self._room = room
         self._answering = Answering(run)
         self._progress = Progress(lambda text: self._show("", text))
         self._ask, self._turn_at, self._used, self._cancelled = ask, turn_at, used, cancelled
@@ -65,28 +69,51 @@ class Loop:
         step = turn.step
         if step and not await self._act():
             return None
+        calls = cuts = 0
+        is_cut, added = False, False
+        turn = self._equipped(turn)
         while True:
             if step >= settings.CHAT_MAX_STEPS:
                 return MAX_STEPS
             if step:
-                await self._host.database.run(self._answering.take_steers, step)
-                turn = await self._host.database.run(self._turn_at, step)
-            self._writer.step, self._writer.calls = step, 0
-            reason = await self._ask(self._equipped(turn))
+                added = bool(await self._host.database.run(self._answering.take_steers, step))
+                turn = await self._host.database.run(self.turn_at, step)
+            turn = await self._room.fit(turn)
+            self._writer.begin(step, goes_on=is_cut and not calls and not added)
+            reason = await self._asked(turn)
             await self._writer.flush()
-            goes_on = self._writer.calls or reason == "pause_turn"
-            if not goes_on and not await self._host.database.run(self._answering.is_steered):
+            calls, is_cut = self._writer.calls, reason in CUT_OFF
+            # Of one that wrote nothing more there will be no more.
+            goes_on = is_cut and self._writer.written > 0 and cuts < settings.CHAT_CONTINUATIONS
+            ends = not calls and not goes_on and reason != "pause_turn"
+            if ends and not await self._host.database.run(self._answering.is_steered):
                 await self._writer.settle()
                 return reason
             await self._writer.close()
-            if self._writer.calls and not await self._act():
+            if is_cut:
+                cuts += 1
+                await self._host.database.run(self._answering.cut_off)
+            if is_cut and calls and not goes_on:
+                return reason
+            if calls and not await self._act():
                 return None
             step += 1
+
+    def turn_at(self, step: int) -> Turn:
+        """What the provider is asked at a step, read from the database."""
+        return self._equipped(self._turn_at(step))
 
     def _equipped(self, turn: Turn) -> Turn:
         """With what only lives while the run does."""
         tools = list(self._tools.values())
         return replace(turn, tools=tools, cancelled=self._cancelled, show=self._progress.show)
+
+    async def _asked(self, turn: Turn) -> str:
+        try:
+            return await self._ask(turn)
+        except ContextFull as full:  # nothing was said yet
+            turn = await self._room.fit(turn, full)
+        return await self._ask(turn)
 
     async def _act(self) -> bool:
         """Execute what was asked for. False: some of it waits for a person or a device, and so does the run."""

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
-from uuid import UUID
 
 from chat.agent.blocks import Block, Part, Step, asked, steps_of
-from chat.agent.provider import GO_ON, STOPPED_MARK, PromptMessage
-from chat.models import Run
+from chat.agent.provider import CONTINUE, GO_ON, STOPPED_MARK, PromptMessage
+from chat.models import Run, Summary
 from chat.models.state import ENDED, State
 
 MARKS = {
@@ -25,6 +24,8 @@ MARKS = {
     State.INTERRUPTED: "\n\n[the connection was lost here]",
     State.FAILED: "\n\n[the answer failed here]",
 }
+SUMMARISED = "[What was said before no longer fits. This is a summary of it:]\n\n"
+LEFT_OUT = "[What was said before no longer fits and was left out.]"
 NOTHING = "[an empty message]"  # a prompt of which nothing can be told must still stand between two answers
 
 
@@ -39,14 +40,20 @@ class Said:
     answer: Sequence[Part] = ()
     ended: str | None = None
     signed: bool = True
+    place: int = 0  # in the transcript
 
 
-def build_prompt(history: Sequence[Said], prompt: Sequence[Part], own: Sequence[Part] = ()) -> list[PromptMessage]:
+def build_prompt(
+    history: Sequence[Said], prompt: Sequence[Part], own: Sequence[Part] = (), *, summary: str | None = None
+) -> list[PromptMessage]:
     """Past turns in order, then the prompt to answer, then what this run has done already: its parts are `own`.
 
-    A partial answer is included once and marked.
+    A partial answer is included once and marked. `summary`: of the turns before these, which have no room; it may be
+    empty.
     """
     messages: list[PromptMessage] = []
+    if summary is not None:
+        _say(messages, "user", _text(f"{SUMMARISED}{summary}" if summary.strip() else LEFT_OUT))
     taken: set[str] = set()
     for said in history:
         _say(messages, "user", asked(said.prompt) or _text(NOTHING))
@@ -58,7 +65,7 @@ def build_prompt(history: Sequence[Said], prompt: Sequence[Part], own: Sequence[
     going_on = _without_the_dead_attempt(steps_of(own, None, taken, signed=True, going_on=True))
     _tell(messages, going_on)
     if going_on and messages[-1]["role"] == "assistant":
-        _say(messages, "user", _text(GO_ON))
+        _say(messages, "user", _go_on(going_on[-1]))
     return messages
 
 
@@ -67,9 +74,13 @@ def _tell(messages: list[PromptMessage], steps: Sequence[Step]) -> None:
         if step.added:
             _say(messages, "user", step.added)
         elif number and not steps[number - 1].results:
-            _say(messages, "user", _text(GO_ON))
+            _say(messages, "user", _go_on(steps[number - 1]))
         _say(messages, "assistant", [*step.said, *step.calls])
         _say(messages, "user", step.results)
+
+
+def _go_on(step: Step) -> list[Block]:
+    return _text(CONTINUE if step.unfinished else GO_ON)
 
 
 def _without_the_dead_attempt(steps: list[Step]) -> list[Step]:
@@ -97,30 +108,34 @@ def _text(text: str) -> list[Block]:
     return [{"type": "text", "text": text}]
 
 
-def history_of(run: Run) -> list[Said]:
-    """The turns before this run's prompt, by their place in the transcript.
+def history_of(run: Run, after: int = 0) -> list[Said]:
+    """The turns before this run's prompt and after a place, by their place in the transcript.
 
     A turn that is still being answered is left out, prompt and all: its answer is not known yet. Of several
     answers to one prompt the completed one counts, else the last. One query and no model instances: a run that
     begins after 10,000 messages waits for this.
     """
     ended = Run.objects.filter(
-        conversation_id=run.conversation_id,
+        prompt__conversation=run.conversation_id,  # and its index with places: what lies before costs nothing
         state__in=ENDED,
+        prompt__place__gt=after,
         prompt__place__lt=run.prompt.place,
         prompt__removed_at=None,
     ).order_by("prompt__place", "position")
-    rows = ended.values_list("prompt__parts", "answer__parts", "state", "provider", "prompt_id")
+    rows = ended.values_list("prompt__parts", "answer__parts", "state", "provider", "prompt__place")
     return [_said(list(answers), run.provider) for _, answers in groupby(rows, key=itemgetter(4))]
 
 
-def _said(answers: Sequence[tuple[Any, Any, str, str, UUID]], reader: str) -> Said:
-    """(prompt's parts, answer's parts, how it ended, its provider, prompt) of each answer to one prompt."""
+def _said(answers: Sequence[tuple[Any, Any, str, str, int | None]], reader: str) -> Said:
+    """(prompt's parts, answer's parts, how it ended, its provider, place) of each answer to one prompt."""
     completed = (answer for answer in answers if answer[2] == State.COMPLETED)
-    prompt, answer, state, provider, _ = next(completed, answers[-1])
-    return Said(prompt, answer or [], state, signed=provider == reader)
+    prompt, answer, state, provider, place = next(completed, answers[-1])
+    return Said(prompt, answer or [], state, signed=provider == reader, place=place or 0)
 
 
 def prompt_of(run: Run) -> list[PromptMessage]:
     """What the model is given for this run, read from the database: with what it has done before it was suspended."""
-    return build_prompt(history_of(run), run.prompt.parts, run.answer.parts if run.answer else [])
+    summary = Summary.before(run.conversation_id, run.prompt.place or 0)
+    history = history_of(run, summary.until if summary is not None else 0)
+    own = run.answer.parts if run.answer else []
+    return build_prompt(history, run.prompt.parts, own, summary=summary.text if summary is not None else None)

@@ -17,6 +17,8 @@ from chat.agent.tool import Tool
 
 __all__ = [
     "Block",
+    "Citation",
+    "ContextFull",
     "Line",
     "Notice",
     "PromptMessage",
@@ -39,6 +41,11 @@ __all__ = [
 
 STOPPED_MARK = "\n\n[stopped by the user]"  # what a prompt puts behind the answer of a cancelled run
 GO_ON = "[go on]"  # what a prompt lets the user say to a model that paused: its own words are never the last
+# The same to one that reached its limit. It is not shown its last space, and is not to begin the sentence anew.
+CONTINUE = (
+    "[Your answer was cut off by its length limit. Go on with the very next character, a space if a new word begins "
+    "there, and repeat nothing. Make a call that was cut off again, with less in it if need be.]"
+)
 
 
 class PromptMessage(TypedDict):
@@ -60,7 +67,7 @@ def asked_in(prompt: Sequence[PromptMessage]) -> str:
 
 def _is_said(block: dict[str, Any]) -> bool:
     """Whether somebody said it: it is text, and not ours."""
-    return bool(block["type"] == "text" and block["text"] != GO_ON)
+    return bool(block["type"] == "text" and block["text"] not in (GO_ON, CONTINUE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +249,28 @@ class ProviderError(Exception):
         self.lost = lost
 
 
+class ContextFull(ProviderError):
+    """The prompt is longer than the model's window; nothing was said. Asked once more when there is room again.
+
+    `tokens` and `window`: how long it is and may be, as far as the provider says; 0: it does not.
+    """
+
+    def __init__(self, message: str = "", *, tokens: int = 0, window: int = 0) -> None:
+        message = message or "There is more in this turn than the model can read at once. Ask for less of it."
+        super().__init__("context_full", message, retryable=False)
+        self.tokens = tokens
+        self.window = window
+
+
 class Provider(Protocol):
     """`reply` is called once per attempt, and again after each round of tools it asked for.
 
     It is an async generator and must clean up when it is closed or cancelled. A provider may have a `model`: what
     figures, prices and traces call that which answers. One that holds nothing may be the function `reply` alone.
+
+    One that can has a second generator, `summarise`, like `reply`: its turn has no tools, and its prompt is one message
+    with a conversation to be summarised as the turn's `system` says. For one without it, turns that no longer fit are
+    left out.
     """
 
     def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]: ...

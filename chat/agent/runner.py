@@ -15,6 +15,7 @@ from django.db import DatabaseError
 from chat import bulletin, metrics
 from chat.agent.loop import Loop
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
+from chat.agent.room import Room
 from chat.agent.toolbox import Toolbox
 from chat.agent.writer import Writer
 from chat.database import AWAY
@@ -63,11 +64,15 @@ class Runner:
         self._turn = turn
         self._writer = Writer(host, run)
         self._cancelled = asyncio.Event()
+        self._model = str(getattr(provider, "model", ""))
+        summarise = self._summarise if hasattr(provider, "summarise") else None
+        self._room = Room(host, run, self._model, summarise=summarise, turn_at=lambda step: self._loop.turn_at(step))
         self._loop = Loop(
             host,
             run,
             self._writer,
             toolbox,
+            room=self._room,
             ask=self._ask,
             turn_at=turn_at,
             used=lambda: self._usage,
@@ -76,7 +81,6 @@ class Runner:
         self._reply: asyncio.Task[str | None] | None = None
         self._before: dict[str, int] = dict(run.usage)  # what earlier steps have used
         self._usage: dict[str, int] = dict(run.usage)
-        self._model = str(getattr(provider, "model", ""))
         self._facts = {**bulletin.ids(run), "worker": run.worker, "provider": run.provider, "model": self._model}
         self._trace = RunTrace(run.pk, run.conversation_id, run.attempt, run.worker)
         self._unwanted = False
@@ -167,7 +171,29 @@ class Runner:
                         self._tell(event)
                     case _:
                         await writer.take(event)
+        self._room.learn(turn, self._spent())
         return stop_reason
+
+    async def _summarise(self, turn: Turn) -> tuple[str, dict[str, int]]:
+        """What the provider says to that, and what it took; nothing if it refused."""
+        said: list[str] = []
+        self._before = self._usage
+        async with aclosing(cast("Any", self._provider).summarise(turn)) as events:
+            async for event in events:
+                match event:
+                    case Text(text):
+                        said.append(_UNSTORABLE.sub("\ufffd", text))
+                    case Usage(tokens):
+                        self._usage = self._with(tokens)
+                    case Notice():
+                        self._tell(event)
+                    case Stopped("refusal"):
+                        said.clear()
+        return "".join(said), self._spent()
+
+    def _spent(self) -> dict[str, int]:
+        """By the step that is, or was, being asked for."""
+        return {name: count - self._before.get(name, 0) for name, count in self._usage.items()}
 
     def _with(self, tokens: Mapping[str, Any]) -> dict[str, int]:
         """What this step and those before it have used."""
@@ -220,7 +246,7 @@ class Runner:
                 if handing_over:
                     await self._host.database.run(self.run.hand_over, self.run.attempt)
                 elif not await self._host.database.run(
-                    self.run.end, outcome.state, self.run.attempt, usage=self._usage, **outcome.fields
+                    self.run.end, outcome.state, self.run.attempt, **self._facts_of(outcome)
                 ):
                     logger.warning("run was no longer ours to end", extra=self._facts)
             except Refused:
@@ -232,6 +258,10 @@ class Runner:
                 await asyncio.sleep(pause)
             else:
                 return
+
+    def _facts_of(self, outcome: Outcome) -> dict[str, Any]:
+        """What the run's row says in the end."""
+        return {"usage": self._usage, **self._room.measured, **outcome.fields}
 
     def _tell(self, notice: Notice) -> None:
         if notice.code:

@@ -14,7 +14,7 @@ prompt alone. A directive is a word of its own, in lower case, anywhere in that 
 | `/lost`        | interrupted: the connection was lost (`connection_lost`)                                |
 | `/hang`        | never: silent for ever                                                                  |
 | `/refuse`      | completed, with the stop reason `refusal`                                               |
-| `/max`         | completed, with the stop reason `max_tokens`                                            |
+| `/max`         | completed, with the stop reason `max_tokens`; asked to go on it has no more to say      |
 | `/fail-before` | failed (`overloaded`) before anything at all, a wait and a count of tokens included     |
 
 | how            |                                                                                         |
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chat.agent.acts import acts_in, found_in, perform
-from chat.agent.demonstration import demonstration, text_of
+from chat.agent.demonstration import demonstration, recap_of, text_of
 from chat.agent.provider import (
     PromptMessage,
     ProviderError,
@@ -124,6 +124,9 @@ class Scripted:
 
     async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
         script = script_for(turn)
+        if turn.step and script.end.value == "max_tokens":  # it was cut off; there is no more
+            yield Stopped(script.end.value)
+            return
         if script.end.how == "fail-before":
             raise _error(script.end)
         acts = acts_in(asked_in(turn.prompt)) if turn.step == 0 else ()
@@ -149,6 +152,17 @@ class Scripted:
                 raise _error(script.end)
             case _:
                 yield Stopped(script.end.value)
+
+    async def summarise(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+        """The beginning of each thing said, as fast as it speaks."""
+        asked = "\n".join(_texts(turn.prompt))
+        start = asyncio.get_running_loop().time()
+        said = 0
+        for said, token in enumerate(Say(recap_of(asked)).tokens(), start=1):
+            await _due(start, said - 1, DEFAULT_RATE)
+            yield Text(token)
+        yield _usage(len(asked.split()), said)
+        yield Stopped("end_turn")
 
     async def aclose(self) -> None:
         pass

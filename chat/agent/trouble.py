@@ -9,6 +9,7 @@ A turn that cannot be finished ends with one of these codes (`ProviderError.code
 | billing         | 402                                                       | no               | no        |
 | permission      | 403                                                       | no               | no        |
 | not_found       | 404: the model or the base URL                            | no               | no        |
+| context_full    | 400: the prompt is longer than the model's window         | with less in it  | no        |
 | too_large       | 413                                                       | no               | no        |
 | rate_limited    | 429, `rate_limit_error`                                   | yes              | yes       |
 | overloaded      | 529, `overloaded_error`                                   | yes              | yes       |
@@ -17,17 +18,19 @@ A turn that cannot be finished ends with one of these codes (`ProviderError.code
 | connection_lost | the answer broke off: cut, reset, unreadable, no end      | yes              | yes       |
 | idle_timeout    | no content for CHAT_CLAUDE_IDLE_SECONDS                   | no               | yes       |
 
+`context_full` is a `ContextFull` of chat/agent/provider.py, for which chat/agent/room.py makes room once.
 "Asked again here" holds only while nothing was said. Once there is text every one of them is `lost`, and
 `connection_lost` always is.
 """
 
 import math
 import random
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from chat.agent.provider import ProviderError
+from chat.agent.provider import ContextFull, ProviderError
 
 # By the type of an error event or body, else by status: a proxy's answer has only that.
 CODES = {
@@ -69,6 +72,7 @@ PASSING = {
     "unreachable": "Claude cannot be reached",
     "connection_lost": "The connection to Claude was lost",
 }
+_TOO_LONG = re.compile(r"([0-9]+)(?: tokens)?(?: \+ ([0-9]+))? > ([0-9]+)")
 _LONGEST_BACKOFF = 20.0
 _LONGEST_ASKED_WAIT = 60.0  # nobody watches a spinner for longer; the error says when to come back
 
@@ -91,6 +95,18 @@ class Trouble(ProviderError):
         if self._asked_wait is not None:
             return self._asked_wait + random.uniform(0, 0.25)  # noqa: S311
         return min(_LONGEST_BACKOFF, 2.0**tries) * random.uniform(0.5, 1)  # noqa: S311
+
+
+def is_full(message: str) -> ContextFull | None:
+    """What a 400 says if the prompt is too long, by itself or together with the answer's limit; else None.
+
+    `prompt is too long: 200251 tokens > 200000 maximum`; `input length and `max_tokens` exceed context limit: 178959 +
+    64000 > 200000, decrease input length or `max_tokens` and try again`.
+    """
+    if "prompt is too long" not in message and "exceed context limit" not in message:
+        return None
+    tokens, answer, window = next(iter(_TOO_LONG.findall(message)), ("0", "0", "0"))
+    return ContextFull(tokens=int(tokens), window=max(0, int(window) - int(answer or 0)))
 
 
 def asked_wait(header: str | None) -> float | None:

@@ -19,12 +19,13 @@ TITLE_LENGTH, URL_LENGTH, QUOTE_LENGTH = 300, 2_000, 1_000
 
 
 class Writer:
-    """One attempt's. `step` is set by who calls the provider; `calls` are those it asked for since."""
+    """One attempt's. Of the step that `begin` began: `calls` are those asked for, `written` its characters."""
 
     def __init__(self, host: Host, run: Run) -> None:
         assert run.answer is not None
         self.step = 0
-        self.calls = 0
+        self.calls = self.written = 0
+        self._last = self._seam = ""
         self._host = host
         self._run = run
         self._answering = Answering(run)
@@ -32,6 +33,13 @@ class Writer:
         self._cited: list[dict[str, Any]] = []  # by the text that is open
         self._kind = ""  # of the part that is open; empty: none is
         self._pen = self._new_pen(0)
+
+    def begin(self, step: int, *, goes_on: bool) -> None:
+        """The provider is asked again. `goes_on`: to go on with text that was cut off."""
+        self.step, self.calls, self.written = step, 0, 0
+        # The model is not shown the white space at the end of its words, and so may begin with it.
+        self._seam = self._last[len(self._last.rstrip()) :] if goes_on else ""
+        self._last = ""
 
     def is_at(self, kind: str) -> bool:
         """Whether the part that is open is of this type."""
@@ -51,6 +59,10 @@ class Writer:
 
     def write(self, text: str) -> None:
         """Some more of the part that is open. Raises what made an earlier commit impossible."""
+        if self._seam:
+            text, self._seam = _after(self._seam, text), ""
+        self.written += len(text)
+        self._last = text or self._last
         self._host.commit.write(self._pen, text)
 
     async def take(self, event: object) -> None:
@@ -119,3 +131,8 @@ class Writer:
         run = self._run
         assert run.answer_id is not None
         return Pen(run.pk, run.attempt, run.conversation_id, run.answer_id, part)
+
+
+def _after(seam: str, text: str) -> str:
+    """What follows the white space `seam`, without as much of it as the text begins with."""
+    return next((text[size:] for size in range(len(seam), 0, -1) if text.startswith(seam[-size:])), text)

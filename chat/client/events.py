@@ -142,6 +142,17 @@ class ToolOffered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartShortened(Event):
+    """Of what a tool has found the model is told the first `told` characters from now on."""
+
+    type: ClassVar[str] = "part.shortened"
+    message: str
+    run: str
+    part: int
+    told: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRequested(Event):
     """A call waits for a person. Decide with `hash`."""
 
@@ -357,3 +368,16 @@ class ConversationRenamed(Event):
 
     type: ClassVar[str] = "conversation.renamed"
     title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationSummarised(Event):
+    """The model is told this in place of the turns up to place `until`; without text, nothing."""
+
+    type: ClassVar[str] = "conversation.summarised"
+    run: str
+    message: str
+    summary: str
+    until: int
+    text: str
+    model: str = ""

@@ -72,6 +72,17 @@ class Part:
     url: str = ""
     of: int = 0
     at: int = 0
+    told: int | None = None  # how many characters of it the model is still told; None: all
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the model is told in place of every turn up to place `until`. Empty text: they are left out."""
+
+    summary: str
+    until: int
+    text: str
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

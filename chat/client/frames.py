@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from chat.client import events
 from chat.client.errors import Unreadable
 from chat.client.events import Event
-from chat.client.facts import Ending, Part, Steer
+from chat.client.facts import Ending, Part, Steer, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class SnapshotTurn:
     user: str | None
     parts: tuple[Part, ...]
     answers: tuple[SnapshotAnswer, ...]
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True, slots=True)

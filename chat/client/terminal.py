@@ -80,6 +80,7 @@ class Screen:
         self._shown: dict[str, _Shown] = {}
         self._writing: str | None = None
         self._open = False  # the cursor stands in the middle of a line
+        self._busy_with = ""  # as it was last told
         self._bullet = True  # what is written next does not continue what stands above it
 
     def show(self, frame: Delivered) -> None:
@@ -133,8 +134,13 @@ class Screen:
                 text = plain(frame.text).replace("\n", "; ")
                 said = f"answered: {text}" if frame.outcome == "done" else "did not want to answer"
                 self.line(f"[{plain(frame.by.user)} {said}]")
+            case events.ConversationSummarised():
+                what = "were summarised for" if frame.text else "no longer fit: they are left out for"
+                self.line(f"[earlier messages {what} the model]")
             case frames.Progress():
-                self.line(f"[{plain(frame.text)}]")
+                if frame.text and frame.text != self._busy_with:
+                    self.line(f"[{plain(frame.text)}]")
+                self._busy_with = frame.text
             case _:
                 pass
 

@@ -66,6 +66,7 @@ class Turn:
     place: int | None
     client_id: str = ""
     answers: list[Answer] = field(default_factory=list)
+    summary: facts.Summary | None = None  # of all up to this turn, for the model
 
 
 @dataclass(slots=True)
@@ -136,6 +137,10 @@ class View:
                 self.people.pop(frame.user, None)
             case log.ConversationRenamed():
                 self.title = frame.title
+            case log.ConversationSummarised():
+                for turn in self._turns.values():
+                    if turn.place == frame.until:
+                        turn.summary = facts.Summary(frame.summary, frame.until, frame.text, frame.model)
             case _:
                 self._run(frame)
 
@@ -182,6 +187,7 @@ class View:
 
     def _snapshot_turn(self, turn: SnapshotTurn) -> None:
         new = Turn(turn.message, turn.user or "", said(turn.parts), turn.place, turn.client_id)
+        new.summary = turn.summary
         self._turns[turn.message] = new
         for given in turn.answers:
             answer = self._answer(new, given.run)
@@ -237,6 +243,8 @@ class View:
                 answer.steers.pop(frame.steer, None)
                 told = {"steer": frame.steer, "who": frame.who, "step": frame.step}
                 answer.change(frame.part, type="steer", text=frame.text, state="done", **told)
+            case log.PartShortened():
+                answer.change(frame.part, told=frame.told)
             case log.ApprovalRequested():
                 asked = facts.Approval(frame.hash, frame.shown)
                 answer.change(frame.part, status="waiting", approval=asked, until=frame.until)

@@ -8,6 +8,7 @@ from chat.models.message import Message
 from chat.models.participant import Participant, Role
 from chat.models.run import Run
 from chat.models.steer import Steer
+from chat.models.summary import Summary
 from chat.models.token import AccessToken
 from chat.models.worker import Worker
 
@@ -23,5 +24,6 @@ __all__ = [
     "Role",
     "Run",
     "Steer",
+    "Summary",
     "Worker",
 ]

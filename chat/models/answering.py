@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models.functions import Now
 
@@ -17,11 +18,14 @@ from chat.errors import Code, Lost, Refused
 from chat.models.device import Device
 from chat.models.event import Kind
 from chat.models.participant import Participant
-from chat.models.parts import PENDING, RESULTS, STARTABLE, UNANSWERED, Part, calls_in, unanswered
+from chat.models.parts import OUTCOMES, PENDING, RESULTS, STARTABLE, UNANSWERED, Part, calls_in, unanswered
 from chat.models.run import Run
 from chat.models.sheet import Sheet
 from chat.models.state import State
 from chat.models.steer import take
+from chat.models.summary import Summary
+
+CUT_OFF = "Not run: the answer reached its length limit in the middle of this call."
 
 
 class Answering:
@@ -101,6 +105,35 @@ class Answering:
             for part in unanswered(sheet.parts):
                 if part["call"] == call:
                     sheet.answer_call(part, outcome, text)
+
+    def cut_off(self) -> None:
+        """The model reached its limit in the middle of the last part. A call that it was writing is not to be run."""
+        with self._sheet() as sheet:
+            last = next((part for part in reversed(sheet.parts) if part["type"] != "citation"), None)
+            if last is not None:
+                last["cut"] = True
+                if last["type"] == "tool_use" and last.get("status") not in OUTCOMES:
+                    last["input"] = None  # also if what has come of it can be read: it is not all of it
+                    sheet.answer_call(last, "cancelled", CUT_OFF)
+
+    def shorten(self, told: Mapping[int, int]) -> None:
+        """Tell the model less of what tools have found: part → how many characters."""
+        with self._sheet() as sheet:
+            for number, characters in told.items():
+                sheet.parts[number]["told"] = characters
+                sheet.say(Kind.PART_SHORTENED, part=number, told=characters)
+
+    def summarise(self, *, base: UUID | None, until: int, text: str, model: str, usage: dict[str, int]) -> None:
+        """Let a summary stand for the turns up to a place. Of two made after the same `base`, the first is kept."""
+        with self._sheet() as sheet:
+            place = sheet.run.prompt.place
+            assert place is not None
+            known = Summary.before(sheet.conversation.pk, place)
+            if (known.pk if known is not None else None) == base:
+                made = {"run": sheet.run, "model": model, "usage": usage}
+                summary = Summary.objects.create(conversation=sheet.conversation, until=until, text=text, **made)
+                told = {"until": until, "text": text, "model": model}
+                sheet.say(Kind.CONVERSATION_SUMMARISED, summary=str(summary.pk), **told)
 
     def wait(self, usage: dict[str, int]) -> bool:
         """Give the run back until somebody has decided or answered. False: there is nothing to wait for any more."""

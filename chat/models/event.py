@@ -20,6 +20,7 @@ class Kind(StrEnum):
     TOOL_OFFERED = "tool.offered"
     TOOL_CALLED = "tool.called"
     TOOL_RESULT = "tool.result"
+    PART_SHORTENED = "part.shortened"
     APPROVAL_REQUESTED = "approval.requested"
     APPROVAL_DECIDED = "approval.decided"
     QUEUE_CHANGED = "queue.changed"
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     PARTICIPANT_CHANGED = "participant.changed"
     PARTICIPANT_LEFT = "participant.left"
     CONVERSATION_RENAMED = "conversation.renamed"
+    CONVERSATION_SUMMARISED = "conversation.summarised"
 
 
 TEXT_KINDS = (Kind.MESSAGE_DELTA, Kind.MESSAGE_SNAPSHOT)

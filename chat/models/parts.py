@@ -5,18 +5,20 @@
 - tool_use: `call` (our id), `id` (the provider's), `name`, `text` (its arguments as they came), `input`, `status`,
   `approval` (what a person is asked to allow), `offer` (what a device is asked to do: `arguments`, and `user`, whose
   devices may), `until` (when nobody may decide or answer any more), `answer` (what a device said);
-- tool_result: `call`, `name`, `text`, `outcome`, `error`;
+- tool_result: `call`, `name`, `text`, `outcome`, `error`; `told`, if it is longer than the model is still told: the
+  number of characters that it is;
 - citation: `title`, `url`, `text` (the quote); what part `of` says `at` this code point rests on it;
 - steer: `text`, what was added meanwhile, `steer`, `who`; `state` is `missed` if it was not answered, then `sent`;
 - block: `block`, whatever else the provider said, kept as it is.
 
 Each has `state`: `open` while it is written, then `done`, or how its run ended; and `step`: which call of the model
-made it, 0 where missing. A part that is open has `since`, the serial at which it began; its text is in the log.
+made it, 0 where missing. `cut`: the model reached its limit in the middle of it. A part that is open has `since`, the
+serial at which it began; its text is in the log.
 `status` of a call: `asked`, `waiting` (for a person to approve), `approved`, `offered` (to devices), `running`, or its
 outcome: `done`, `error`, `denied`, `expired`, `cancelled` (it never ran), `unknown` (it may have run).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 Part = dict[str, Any]
@@ -26,7 +28,7 @@ OUTCOMES = frozenset({"done", "error", "denied", "expired", "cancelled", "unknow
 STARTABLE = frozenset({"asked", "approved"})
 PENDING = frozenset({"waiting", "offered"})  # on somebody out there, for whom a run gives its worker back
 # What no device needs to know: how we keep it, and what only the provider can read.
-_PRIVATE = frozenset({"since", "id", "input", "signature", "data", "block", "by", "reason", "answer"})
+_PRIVATE = frozenset({"since", "id", "input", "signature", "data", "block", "by", "reason", "answer", "cut"})
 # What the model is told, and people are shown, of a call that has no result of its own.
 RESULTS = {
     "denied": "Not run: {by} denied it.",
@@ -60,6 +62,12 @@ def calls_in(parts: Iterable[Part]) -> Iterator[tuple[int, Part]]:
 def unanswered(parts: Iterable[Part]) -> list[Part]:
     """The calls that have no result yet."""
     return [part for _, part in calls_in(parts) if part.get("status") not in OUTCOMES]
+
+
+def goes_on(parts: Sequence[Part], number: int) -> bool:
+    """Whether a part is text that goes on where the text before it was cut off: people read the two as one."""
+    here, before = parts[number], parts[number - 1] if number else {}
+    return here["type"] == "text" == before.get("type") and bool(before.get("cut"))
 
 
 def next_step(parts: Iterable[Part]) -> int:

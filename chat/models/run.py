@@ -55,6 +55,9 @@ class Run(models.Model):
     steered = models.BooleanField(default=False)  # something waits to be told at its next step
     retryable = models.BooleanField(default=False)
     usage = models.JSONField(default=dict, blank=True)
+    # The last prompt it was asked with, as we and as the provider measured it: how many tokens text has here.
+    prompt_chars = models.PositiveIntegerField(default=0)
+    prompt_tokens = models.PositiveIntegerField(default=0)
     started_serial = models.PositiveBigIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -175,7 +178,7 @@ class Run(models.Model):
     def end(self, state: State, attempt: int, **outcome: Any) -> bool:
         """End the run if this attempt still executes it. False: somebody else ended or restarted it.
 
-        `outcome`: stop_reason, error_code, error_message, retryable, usage. A run somebody asked to cancel
+        `outcome`: stop_reason, error_code, error_message, retryable, usage … A run somebody asked to cancel
         ends as cancelled, however it came to its end.
         """
         with self.conversation.locked() as conversation:

@@ -191,6 +191,14 @@ def _whole(part: Part) -> str:
 
 @require_GET
 @partial
+def summary_text(request: HttpRequest, pk: UUID, summary: UUID) -> HttpResponse:
+    """What the model was told in place of earlier turns, for whoever opens it."""
+    found = get_object_or_404(_participant(request, pk).conversation.summaries, pk=summary)
+    return HttpResponse(found.text, content_type="text/plain; charset=utf-8")
+
+
+@require_GET
+@partial
 def waiting_text(request: HttpRequest, pk: UUID, message: UUID) -> HttpResponse:
     """All of a waiting message, for whoever edits it: the queue shows the beginning of a long one."""
     waiting = _participant(request, pk).conversation.messages.filter(place=None, removed_at=None)

@@ -35,6 +35,7 @@ class Who(Shape):
 
 Outcome = Literal["done", "error", "denied", "expired", "cancelled", "unknown"]
 Step = Annotated[int, Field(ge=0, description="which call of the model made it")]
+Told = Annotated[int, Field(ge=0, description="characters of it that the model is still told; missing: all")]
 
 
 class Approval(Shape):
@@ -99,6 +100,7 @@ class ToolResultPart(Shape):
     name: str
     outcome: Outcome
     error: bool
+    told: Told = 0
 
 
 class CitationPart(Shape):
@@ -268,6 +270,16 @@ class ToolOffered(_Event):
     arguments: dict[str, Any]
     user: str
     until: str
+
+
+class PartShortened(_Event):
+    """What a tool has found takes too much room: from now on the model is told its first `told` characters."""
+
+    type: Literal["part.shortened"]
+    message: Id
+    run: Id
+    part: int
+    told: Told
 
 
 class ApprovalRequested(_Event):
@@ -461,6 +473,23 @@ class ConversationRenamed(_Event):
     title: str
 
 
+class Summary(Shape):
+    """What the model is told in place of every turn up to place `until`. Empty: those turns are left out."""
+
+    summary: Id
+    until: Serial
+    text: str
+    model: str
+
+
+class ConversationSummarised(_Event, Summary):
+    """The conversation outgrew the model's window. People read all of it, as before."""
+
+    type: Literal["conversation.summarised"]
+    run: Id
+    message: Id
+
+
 AnyEvent = Annotated[
     MessageCreated
     | MessageDelta
@@ -471,6 +500,7 @@ AnyEvent = Annotated[
     | ToolOffered
     | ToolCalled
     | ToolResult
+    | PartShortened
     | ApprovalRequested
     | ApprovalDecided
     | RunWaiting
@@ -488,7 +518,8 @@ AnyEvent = Annotated[
     | ParticipantJoined
     | ParticipantChanged
     | ParticipantLeft
-    | ConversationRenamed,
+    | ConversationRenamed
+    | ConversationSummarised,
     Field(discriminator="type"),
 ]
 
@@ -551,7 +582,7 @@ class SnapshotAnswer(Shape):
 
 
 class SnapshotTurn(Shape):
-    """A prompt and its answers."""
+    """A prompt and its answers. `summary`: of all up to this turn, with as much of its text as there is room for."""
 
     message: Id
     place: Serial
@@ -559,6 +590,7 @@ class SnapshotTurn(Shape):
     user: str | None
     parts: list[Part]
     answers: list[SnapshotAnswer]
+    summary: Summary = Summary(summary="00000000-0000-0000-0000-000000000000", until=0, text="", model="")
 
 
 class SnapshotWaiting(Shape):
@@ -689,6 +721,7 @@ AnyFrame = Annotated[
     | ToolOffered
     | ToolCalled
     | ToolResult
+    | PartShortened
     | ApprovalRequested
     | ApprovalDecided
     | RunWaiting
@@ -707,6 +740,7 @@ AnyFrame = Annotated[
     | ParticipantChanged
     | ParticipantLeft
     | ConversationRenamed
+    | ConversationSummarised
     | Batch
     | Hello
     | Snapshot

@@ -53,6 +53,9 @@ def cut_texts(body: dict[str, Any]) -> list[tuple[str, int, int, str]]:
         for answer in reversed(turn["answers"]):
             answer["parts"] = cut(answer["message"], answer["parts"])
         turn["parts"] = cut(turn["message"], turn["parts"])
+        if "summary" in turn:  # what is too long for this frame, a page has
+            turn["summary"] = {**turn["summary"], "text": turn["summary"]["text"][:room]}
+            room -= len(turn["summary"]["text"])
     for waiting in body["queue"]:
         waiting["parts"] = cut(waiting["message"], waiting["parts"])
     return rest

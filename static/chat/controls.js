@@ -15,9 +15,11 @@ export class Controls {
   #editing = null; // { message }, another object each time the dialog opens
   #focused = null;
 
-  /** `cursor()` is how far the page is: what was asked for later is not meant by a "Stop all". */
-  constructor({ ask, complain, cursor, device }) {
-    Object.assign(this, { ask, complain, cursor, device });
+  /**
+   * `cursor()` is how far the page is: what was asked for later is not meant by a "Stop all". `say(text)` sends it.
+   */
+  constructor({ ask, complain, cursor, device, say }) {
+    Object.assign(this, { ask, complain, cursor, device, say });
     document.addEventListener("click", (event) => this.#click(event));
     byId("editor-form").addEventListener("submit", (event) => { event.preventDefault(); this.#saveEdit(); });
     byId("editor-cancel").addEventListener("click", () => byId("editor").close());
@@ -32,6 +34,7 @@ export class Controls {
     if (button.dataset.signal === "run.cancel") this.#cancel(button);
     else if (button.dataset.decide) this.#decide(button);
     else if (button.dataset.resend) this.#resend(button);
+    else if (button.dataset.say) { this.#pressed(button); this.say(button.dataset.say); }
     else if (button.dataset.signal) this.#simple(button);
     else if (button.dataset.move) this.#move(item, button);
     else if ("edit" in button.dataset) this.#edit(item);

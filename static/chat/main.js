@@ -52,12 +52,17 @@ const outbox = new Outbox({
 });
 
 const composer = new Composer({
-  send: (text, whenBusy) => { outbox.message(text, whenBusy); scroll.follow(); },
+  send: say,
   typing: () => connection.send({ type: "typing" }),
 });
 
 const ask = (type, fields, patience) => outbox.ask(type, fields, patience);
 const complain = (message) => composer.complain(message);
+
+function say(text, whenBusy = "queue") {
+  outbox.message(text, whenBusy);
+  scroll.follow();
+}
 
 function greeted(hello) {
   document.body.dataset.role = hello.role;
@@ -98,7 +103,7 @@ startThoughts();
 startTimes();
 startOffers(ask);
 startQuestions({ ask, complain });
-new Controls({ ask, complain, cursor: () => frames.cursor, device: me.id });
+new Controls({ ask, complain, cursor: () => frames.cursor, device: me.id, say });
 startPanels({
   rename: async (title) => {
     const answer = await ask("conversation.rename", { title });

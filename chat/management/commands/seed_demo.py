@@ -17,6 +17,7 @@ from chat.batches import Delta
 from chat.group_commit import commit
 from chat.management.demo_agent import acting
 from chat.models import Conversation, Device, Participant, Role, Run
+from chat.models.answering import Answering
 from chat.models.state import State
 from chat.pages.accounts import DEMO_ACCOUNTS
 
@@ -96,9 +97,18 @@ class Talk:
     def end(self, run: Run, state: State, **outcome: Any) -> None:
         assert run.end(state, run.attempt, **outcome)
 
-    def answer(self, question: str, text: str, by: Participant | None = None) -> None:
-        """A whole turn that ends well."""
+    def summarise(self, run: Run, text: str) -> None:
+        """What the model is told from here on in place of all that was said before."""
+        before = self.conversation.messages.filter(place__lt=run.prompt.place).latest("place")
+        assert before.place is not None
+        usage = {"input_tokens": 4_100, "output_tokens": len(text) // 4}
+        Answering(run).summarise(base=None, until=before.place, text=text, model="scripted", usage=usage)
+
+    def answer(self, question: str, text: str, by: Participant | None = None, *, summary: str = "") -> None:
+        """A whole turn that ends well. `summary`: of all before it."""
         run = self.ask(question, by)
+        if summary:
+            self.summarise(run, summary)
         self.write(run, text)
         usage = {"input_tokens": len(question) // 4, "output_tokens": len(text) // 4}
         self.end(run, State.COMPLETED, stop_reason="end_turn", usage=usage)
@@ -144,11 +154,15 @@ def interrupted(talk: Talk) -> None:
 
 
 def archive(talk: Talk) -> None:
-    """Long, and over: to scroll and to search."""
+    """Long, and over: to scroll and to search. What is old in it was summarised for the model."""
     for number in range(1, ARCHIVE_TURNS + 1):
-        talk.answer(f"What is {number} squared?", f"{number} × {number} = **{number * number}**.")
+        summary = _SUMMARY if number == ARCHIVE_TURNS - 5 else ""
+        talk.answer(f"What is {number} squared?", f"{number} × {number} = **{number * number}**.", summary=summary)
 
 
+_SUMMARY = """\
+They asked for the squares of whole numbers, one after the other, beginning with 1, and each was answered in the form
+n × n = **n²**. Nothing else was decided, and nothing is open."""
 _CODE = """\
 Split at white space and count:
 
