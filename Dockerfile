@@ -21,7 +21,7 @@ RUN useradd --system --uid 10001 --home-dir /app --no-create-home chat
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 COPY --from=build /var/chat/static /var/chat/static
-RUN chown chat /var/chat
+RUN mkdir /var/chat/media && chown chat /var/chat /var/chat/media
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 VAR_DIR=/var/chat HOST=0.0.0.0 PORT=8000
 USER chat

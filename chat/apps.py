@@ -8,4 +8,9 @@ class ChatConfig(AppConfig):
     verbose_name = "Conversations"
 
     def ready(self) -> None:
-        from chat import checks, checks_agents, window_checks  # noqa: F401, PLC0415 - importing registers them
+        from chat import (  # noqa: PLC0415 - importing registers them; the apps must be ready
+            checks,  # noqa: F401
+            checks_agents,  # noqa: F401
+            checks_files,  # noqa: F401
+            window_checks,  # noqa: F401
+        )

@@ -19,6 +19,8 @@ class Code(StrEnum):
     REVOKED = "revoked"
     BUSY = "busy"
     STALE = "stale"
+    UNKNOWN_FILE = "unknown_file"
+    UNSUPPORTED = "unsupported"
     CSRF = "csrf"
     DRAINING = "draining"
     RATE = "rate"

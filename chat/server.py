@@ -11,12 +11,15 @@ from typing import Any
 from autobahn.websocket.protocol import PreparedMessage
 from daphne.http_protocol import WebRequest
 from daphne.server import Server
+from django.conf import settings
 from twisted.internet import defer, reactor
 
 from chat import host
+from chat.transport.upload import AROUND
 from chat.transport.websocket import SEND_FRAME
 
-MOST_BODY = 8 * 1024 * 1024  # of a request: daphne holds all of it before anybody can say no
+# Of a request: daphne holds all of it before anybody can say no.
+MOST_BODY = max(8 * 1024 * 1024, settings.CHAT_FILE_BYTES + AROUND)
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -95,7 +98,8 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]
 
 def _bounded(build: Any, address: Any) -> Any:
     protocol = build(address)
-    protocol.requestFactory = BoundedRequest
+    # twisted would take every form apart, for nobody, on the event loop: a second for a file of 10 MB.
+    protocol.requestFactory = partial(BoundedRequest, parsePOSTFormSubmission=False)
     return protocol
 
 

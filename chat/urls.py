@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from chat.pages import conversations
+from chat.pages import conversations, files
 
 urlpatterns = [
     path("", conversations.listing, name="conversations"),
@@ -13,6 +13,8 @@ urlpatterns = [
     path("conversations/<uuid:pk>/answers/<uuid:run>/", conversations.answer_text, name="answer"),
     path("conversations/<uuid:pk>/parts/<uuid:message>/<int:number>/", conversations.part_text, name="part"),
     path("conversations/<uuid:pk>/summaries/<uuid:summary>/", conversations.summary_text, name="summary"),
+    path("conversations/<uuid:pk>/files/<uuid:file>/", files.file, name="file"),
+    path("conversations/<uuid:pk>/files/<uuid:file>/view/", files.view, name="file-view"),
     path("conversations/<uuid:pk>/waiting/<uuid:message>/", conversations.waiting_text, name="waiting"),
     path("conversations/<uuid:pk>/people/", conversations.add_person, name="people"),
     path("conversations/<uuid:pk>/people/<int:user>/", conversations.change_person, name="person"),

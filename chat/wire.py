@@ -7,11 +7,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from chat.errors import Code, Refused
 from chat.log import Logged
@@ -20,6 +20,7 @@ MAX_SIGNAL_BYTES = 1_048_576  # room for MAX_TEXT characters, each escaped as JS
 MAX_TEXT = 65_536  # code points of one message
 MAX_RESULT = 32_768  # code points of what a tool came to on a device
 MAX_ERROR = 2_000
+MOST_FILES = 100  # of one message, whatever the settings say
 MAX_FRAME_BYTES = 1_048_576
 WINDOW_BYTES = 49_152  # unacknowledged; a device that owes more is not sent live frames
 WINDOW_FRAMES = 256
@@ -104,17 +105,21 @@ def _clean(text: str) -> str:
     return text
 
 
+def _said(text: str) -> str:
+    # Nothing, also if it only looks empty: spaces, and characters that only format others.
+    silent = all(character.isspace() or unicodedata.category(character) in {"Cf", "Cc"} for character in text)
+    return "" if silent else text
+
+
 def _spoken(text: str) -> str:
-    # Also none that only looks empty: spaces, and characters that only format others.
-    if all(character.isspace() or unicodedata.category(character) in {"Cf", "Cc"} for character in text):
+    if not _said(text):
         raise ValueError("text must not be empty")
     return text
 
 
 CleanText = Annotated[str, AfterValidator(_clean)]
+SaidText = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean), AfterValidator(_said)]
 SpokenText = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_clean), AfterValidator(_spoken)]
-
-
 ResultText = Annotated[str, Field(max_length=MAX_RESULT), AfterValidator(_clean)]
 ErrorText = Annotated[str, Field(max_length=MAX_ERROR), AfterValidator(_clean), AfterValidator(_spoken)]
 
@@ -133,10 +138,17 @@ class Send(Signal):
     """Say something. The id makes a repeated send harmless."""
 
     type: Literal["message.send"]
-    text: SpokenText
+    text: SaidText = ""
+    files: Annotated[list[UUID], Field(max_length=MOST_FILES)] = Field([], description="uploaded before; in this order")
     when_busy: Literal["queue", "alongside", "interrupt", "steer", "reject"] = "queue"
     parent: UUID | None = Field(None, description="refuse as stale unless this is still the newest message")
     steer: UUID | None = Field(None, description="the missed remark that this message is in place of")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.text and not self.files:
+            raise ValueError("text must not be empty")
+        return self
 
 
 class Cancel(Signal):
@@ -186,11 +198,11 @@ class Answer(Signal):
 
 
 class QueueEdit(Signal):
-    """Change a waiting message."""
+    """Change what a waiting message says. One with files may say nothing."""
 
     type: Literal["queue.edit"]
     message: UUID
-    text: SpokenText
+    text: SaidText
 
 
 class QueueRemove(Signal):
@@ -206,6 +218,13 @@ class QueueMove(Signal):
     type: Literal["queue.move"]
     message: UUID
     before: UUID | None = None
+
+
+class FileRemove(Signal):
+    """Take back a file that is not sent."""
+
+    type: Literal["file.remove"]
+    file: UUID
 
 
 class Rename(Signal):
@@ -244,7 +263,9 @@ class Ping(BaseModel):
     type: Literal["ping"]
 
 
-Spoken = Send | Cancel | Retry | Steer | Decide | Answer | QueueEdit | QueueRemove | QueueMove | Rename | Read
+Spoken = (
+    Send | Cancel | Retry | Steer | Decide | Answer | QueueEdit | QueueRemove | QueueMove | FileRemove | Rename | Read
+)
 AnySignal = Annotated[Spoken | Flow | Typing | Ping, Field(discriminator="type")]
 SIGNALS: TypeAdapter[Spoken | Flow | Typing | Ping] = TypeAdapter(AnySignal)
 
@@ -293,7 +314,7 @@ def _unreadable(fields: dict[str, Any], error: ValidationError) -> Unreadable:
     if first["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         return Unreadable(Code.UNKNOWN_SIGNAL, "There is no signal of this type.", _signal_id(fields))
     field = ".".join(str(step) for step in first["loc"][1:]) or "signal"
-    code = Code.TOO_LARGE if first["type"] == "string_too_long" else Code.INVALID
+    code = Code.TOO_LARGE if first["type"] in {"string_too_long", "too_long"} else Code.INVALID
     return Unreadable(code, f"{field}: {first['msg']}", _signal_id(fields))
 
 

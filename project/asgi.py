@@ -24,6 +24,7 @@ from chat.agent.engine import chosen_engine
 from chat.census import Census
 from chat.layer import AlreadyServed, OnlyProcess
 from chat.routing import websocket_urlpatterns, with_pages
+from chat.tidying import Tidying
 from chat.transport.doorkeeper import Doorkeeper
 from chat.transport.origin import SameOriginOnly
 
@@ -31,14 +32,14 @@ from chat.transport.origin import SameOriginOnly
 async def start_host() -> host.Host:
     """The host of a process that serves, and that executes runs if CHAT_ENGINE says so."""
     made = host.Host()
-    await made.start([OnlyProcess, *_exporter(), chosen_engine(), Census], Doorkeeper)
+    await made.start([OnlyProcess, *_exporter(), chosen_engine(), Census, Tidying], Doorkeeper)
     return made
 
 
 async def start_worker() -> host.Host:
     """The host of a process that only executes runs."""
     made = host.Host()
-    await made.start([*_exporter(), import_string("chat.agent.jobs.Worker"), Census], Doorkeeper)
+    await made.start([*_exporter(), import_string("chat.agent.jobs.Worker"), Census, Tidying], Doorkeeper)
     return made
 
 

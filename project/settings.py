@@ -164,6 +164,10 @@ STORAGES = {
         else "project.storage.HashedStorage",
     },
 }
+# What people attach: served only by a view that asks who they are. Another storage, such as a bucket, goes above.
+MEDIA_ROOT = Path(os.environ.get("MEDIA_ROOT", VAR_DIR / "media"))
+FILE_UPLOAD_PERMISSIONS = 0o600
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
 WHITENOISE_USE_FINDERS = DEBUG
 WHITENOISE_AUTOREFRESH = DEBUG
 
@@ -264,3 +268,8 @@ CHAT_HEARTBEAT_SECONDS = float(os.environ.get("CHAT_HEARTBEAT_SECONDS", "20"))
 CHAT_POSITION_SECONDS = float(os.environ.get("CHAT_POSITION_SECONDS", "1"))  # how often the hub compares with the log
 CHAT_COMMIT_SECONDS = float(os.environ.get("CHAT_COMMIT_SECONDS", "0.012"))  # least time between two group commits
 CHAT_SIGNALS_PER_SECOND = float(os.environ.get("CHAT_SIGNALS_PER_SECOND", "20"))  # per connection, with a burst of 5 s
+CHAT_FILE_BYTES = int(os.environ.get("CHAT_FILE_BYTES", "10485760"))
+CHAT_FILES_PER_MESSAGE = int(os.environ.get("CHAT_FILES_PER_MESSAGE", "10"))
+CHAT_FILES_UNSENT = int(os.environ.get("CHAT_FILES_UNSENT", "30"))  # of a user, uploaded and not sent
+CHAT_FILES_PROMPT_BYTES = int(os.environ.get("CHAT_FILES_PROMPT_BYTES", "20000000"))  # the model is shown at once
+CHAT_FILE_TYPES = _list("CHAT_FILE_TYPES", "image/png,image/jpeg,image/gif,image/webp,application/pdf,text/plain")

@@ -6,6 +6,7 @@ a message, and a conversation may end with the assistant only where a tool of th
 It knows nothing of the project, so that it cannot share its mistakes.
 """
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -36,7 +37,14 @@ ALLOWED = {
     "redacted_thinking": set[str](),
     "tool_use": {"cache_control", "caller", "toolset_name"},
     "tool_result": {"content", "is_error", "cache_control", "toolset_name"},
+    "image": {"cache_control"},
+    "document": {"cache_control", "citations", "context", "title"},
 }
+FROM_USER = {"text", "image", "document", "tool_result", "search_result", "container_upload"}
+MB = 1024 * 1024
+MOST_REQUEST, MOST_IMAGE = 32 * MB, 5 * MB  # of an image in base64
+# For a model with 200,000 tokens.
+MOST_IMAGES, MOST_PAGES, MOST_SIDE, MANY_IMAGES, MOST_SIDE_OF_MANY = 100, 100, 8000, 20, 2000
 
 
 def violations(body: object) -> list[str]:
@@ -47,7 +55,7 @@ def violations(body: object) -> list[str]:
     if found:
         return found  # what follows relies on the shape of the messages
     messages = [(m["role"], _blocks(m["content"])) for m in body["messages"]]
-    for check in (_shapes, _thinking, _calls, _served):
+    for check in (_shapes, _thinking, _calls, _served, _files):
         found += check(messages)
     return [
         *found,
@@ -82,6 +90,8 @@ def _frame(body: Block) -> Iterator[str]:
 def _shapes(messages: list[tuple[str, list[Block]]]) -> Iterator[str]:
     for where, role, block in _everywhere(messages):
         kind = block["type"]
+        if role == "user" and kind not in FROM_USER:
+            yield f"{where}: Input tag '{kind}' found using 'type' does not match any of the expected tags"
         if ONLY_IN.get(kind, role) != role or (kind.endswith("_tool_result") and role == "user"):
             yield f"{where}: `{kind}` blocks can only be in `{'user' if role == 'assistant' else 'assistant'}` messages"
         for name, wanted in REQUIRED.get(kind, {}).items():
@@ -116,10 +126,69 @@ def _source(where: str, kind: str, source: Block) -> Iterator[str]:
                 yield f"{where}.base64.media_type: Input should be one of {', '.join(sorted(types))}"
             if not source.get("data"):
                 yield f"{where}.base64.data: {kind} cannot be empty"
-        case "url" | "file" | "text" | "content":
+                return
+            try:
+                data = base64.b64decode(source["data"], validate=True)
+            except ValueError:
+                yield f"{where}.base64.data: invalid base64 data"
+                return
+            if kind == "document" and not data.startswith(b"%PDF-"):
+                yield f"{where}.base64.data: The PDF specified was not valid."
+            if kind == "image" and len(source["data"]) > MOST_IMAGE:
+                yield f"{where}.base64: image exceeds 5 MB maximum: {len(source['data'])} bytes > {MOST_IMAGE} bytes"
+            if kind == "image" and source.get("media_type") in types and _looks_like(data) != source["media_type"]:
+                yield f"{where}: The image was specified using the {source['media_type']} media type, but is another"
+        case "text" if kind == "document":
+            if source.get("media_type") != "text/plain":
+                yield f"{where}.text.media_type: Input should be 'text/plain'"
+            if not str(source.get("data") or "").strip():
+                yield f"{where}.text.data: document cannot be empty"
+        case "url" | "file" | "content":
             pass
         case _:
             yield f"{where}.type: Field required"
+
+
+def _looks_like(data: bytes) -> str:
+    begins = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+    return next((kind for first, kind in begins.items() if data.startswith(first)), "")
+
+
+def _files(messages: list[tuple[str, list[Block]]]) -> Iterator[str]:
+    """All of a request's together."""
+    images, pages = 0, 0
+    for _, _, block in _everywhere(messages):
+        source = block.get("source")
+        if not isinstance(source, dict) or source.get("type") != "base64":
+            continue
+        if block["type"] == "image":
+            images += 1
+        elif str(source.get("data")).startswith("JVBERi"):  # %PDF
+            data = _decoded(source["data"])
+            pages += len(re.findall(rb"/Type\s*/Page\b", data))  # at least these: others may be packed
+    if images > MOST_IMAGES:
+        yield f"messages: too many images and documents: {images} > {MOST_IMAGES}"
+    if pages > MOST_PAGES:
+        yield f"messages: A maximum of {MOST_PAGES} PDF pages may be provided."
+    yield from _sides(messages, MOST_SIDE_OF_MANY if images > MANY_IMAGES else MOST_SIDE)
+
+
+def _decoded(text: str) -> bytes:
+    """Nothing if it is none: that is said elsewhere."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+def _sides(messages: list[tuple[str, list[Block]]], most: int) -> Iterator[str]:
+    for where, _, block in _everywhere(messages):
+        source = block.get("source")
+        if block["type"] == "image" and isinstance(source, dict) and source.get("type") == "base64":
+            data = _decoded(str(source.get("data") or "")[:64])
+            width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+            if data.startswith(b"\x89PNG") and max(width, height) > most:
+                yield f"{where}.image.source: At least one of the image dimensions exceed max allowed: {most}"
 
 
 def _thinking(messages: list[tuple[str, list[Block]]]) -> Iterator[str]:

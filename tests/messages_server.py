@@ -20,12 +20,19 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from tests.messages_rules import violations
+from tests.messages_rules import MOST_REQUEST, violations
 from tests.messages_script import Fault, Pace, Script, broken, event
 
 __all__ = ["Exchange", "Fault", "MessagesServer", "Request", "Script"]
 
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+}
 ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -350,6 +357,8 @@ def refusal(request: Request) -> tuple[int, str, str] | None:
         return 401, "authentication_error", "x-api-key header is required"
     if "anthropic-version" not in request.headers:
         return 400, "invalid_request_error", "anthropic-version: header is required"
+    if len(request.raw) > MOST_REQUEST:
+        return 413, "request_too_large", "Request exceeds the maximum size"
     if problems := violations(request.body):
         return 400, "invalid_request_error", problems[0]
     if request.body.get("stream") is not True:

@@ -72,9 +72,8 @@ class View:
         self.messages, self.runs, self.order, self.partial = {}, {}, [], frame["older"] is not None
         self.people = {person["user"]: person["role"] for person in frame["people"]}
         for turn in frame["turns"]:
-            text = "".join(part["text"] for part in turn["parts"])
-            self.messages[turn["message"]] = {"role": "user", "text": text, "place": turn["place"]}
-            if "summary" in turn:
+            self.messages[turn["message"]] = {"role": "user", **said(turn["parts"]), "place": turn["place"]}
+            if turn.get("summary"):
                 self.messages[turn["message"]]["summary"] = turn["summary"]
             for answer in turn["answers"]:
                 if answer["message"]:
@@ -91,8 +90,7 @@ class View:
                 run["steers"] = {one["steer"]: (one["text"], one["state"], one["by"]) for one in answer["steers"]}
                 self.runs[answer["run"]] = run
         for waiting in frame["queue"]:
-            text = "".join(part["text"] for part in waiting["parts"])
-            self.messages[waiting["message"]] = {"role": "user", "text": text, "place": None}
+            self.messages[waiting["message"]] = {"role": "user", **said(waiting["parts"]), "place": None}
             self.runs[waiting["run"]] = new_run(waiting["message"])
             self.order.append(waiting["message"])
 
@@ -186,9 +184,8 @@ class View:
             return
         match event["type"]:
             case "message.created":
-                text = "".join(part["text"] for part in event["parts"])
                 assert message not in self.messages, "a message twice"
-                self.messages[message] = {"role": event["role"], "text": text, "place": event["place"]}
+                self.messages[message] = {"role": event["role"], **said(event["parts"]), "place": event["place"]}
                 self.runs[run] = new_run(message)
                 if event["place"] is None:
                     self.order.append(message)
@@ -209,7 +206,7 @@ class View:
             case "run.waiting":
                 self.runs[run]["state"] = "waiting"
             case "message.edited":
-                self.messages[message]["text"] = "".join(part["text"] for part in event["parts"])
+                self.messages[message] |= said(event["parts"])
             case "message.removed":
                 prompt = self.messages.pop(message)
                 assert prompt["place"] is None
@@ -268,3 +265,10 @@ class View:
 def new_run(prompt: str) -> dict[str, Any]:
     """One that waits for its turn."""
     return {"state": "queued", "prompt": prompt, "answer": None, "cancelling": False, "steers": {}}
+
+
+def said(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """A person's message: its text, and its files if it has any."""
+    files = [part for part in parts if part["type"] != "text"]
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    return {"text": text, **({"files": files} if files else {})}

@@ -31,11 +31,12 @@ from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
 from chat.batches import Delta
 from chat.group_commit import commit
-from chat.models import Conversation, Event, Message, Participant, Role, Run, Summary, Worker
+from chat.models import Conversation, Event, File, Message, Participant, Role, Run, Summary, Worker
 from chat.models import Device as DeviceRow
 from chat.models.state import LIVE, State
 from chat.models.worker import FORGOTTEN
 from chat.transport.close import Close
+from tests.attaching import Hand, picture
 from tests.device import Device, until
 
 pytestmark = pytest.mark.usefixtures("no_recheck")
@@ -50,6 +51,7 @@ MODELS: dict[str, type[Model]] = {
     "event": Event,
     "worker": Worker,
     "summary": Summary,
+    "file": File,
 }
 LISTS = list(MODELS)
 
@@ -70,6 +72,7 @@ def talk(conversation: Conversation, alice: User, bob: User) -> Conversation:
     laptop = DeviceRow.first_seen(alice, uuid4(), "Laptop")
     conversation.send(by=by, text="First <b>question</b>", client_id=uuid4(), device=laptop)
     assert len(Run.claim(conversation, "worker:1")) == 1
+    File.objects.create(conversation=conversation, uploaded_by=alice, name="a.txt", stored="a", size=1)
     conversation.send(by=by, text="Second question", client_id=uuid4(), device=laptop)
     Summary.objects.create(conversation=conversation, until=1, text="They met.", model="scripted")
     return conversation
@@ -146,6 +149,10 @@ def fill(count: int, *, people: int = 0) -> None:
     )
     Run.objects.bulk_create(
         Run(conversation=m.conversation, prompt=m, position=1, provider="scripted", requested_by=m.author) for m in said
+    )
+    File.objects.bulk_create(
+        File(conversation=m.conversation, message=m, uploaded_by=m.author, name="a.txt", stored="a", size=1)
+        for m in said
     )
     Event.objects.bulk_create(Event(conversation=c, serial=1, kind="message.created", created_at=now) for c in made)
     Summary.objects.bulk_create(Summary(conversation=c, until=1, text="They met.", model="scripted") for c in made)
@@ -224,7 +231,7 @@ def test_every_page_opens_for_every_row(staff: Client, talk: Conversation) -> No
             assert answer.status_code == 200
             assert 'name="_save"' not in answer.content.decode()
     html = staff.get(reverse("admin:chat_conversation_change", args=[talk.pk])).content.decode()
-    for model in ("message", "run", "event"):
+    for model in ("message", "run", "event", "file"):
         link = f"{reverse(f'admin:chat_{model}_changelist')}?conversation__exact={talk.pk}"
         assert link in html
         assert rows_of(staff.get(link).content.decode()) > 0
@@ -520,6 +527,7 @@ def delete(client: Client, conversation: UUID) -> None:
 async def delete_while_it_runs(staff: Client, make: Make, alice: User, conversation: Conversation) -> Device:
     """Two answers (one silent by now), three messages waiting, one device watching; then all of it is deleted."""
     laptop = await (await make(alice, conversation).connect()).synced()
+    await Hand(laptop).part(picture())
     running = (await laptop.ask("/rate 200 /long 100000"))["run"]
     alongside = (await laptop.ask("/rate 200 /long 3 /hang", when_busy="alongside"))["run"]
     for number in range(3):
@@ -545,7 +553,7 @@ async def test_w5_a_deleted_conversation_leaves_nothing_running_and_nobody_liste
     engine = next(one for one in host._beside if isinstance(one, Engine))
     await until(lambda: engine.running == 0 and counting.open == 0, "the end of the runs")
     await until(lambda: laptop.closed == Close.FORBIDDEN)
-    for model in (Conversation, Participant, Message, Run, Event):
+    for model in (Conversation, Participant, Message, Run, Event, File):
         assert not await sync_to_async(model.objects.exists)()
 
     after = await sync_to_async(Conversation.begin)(alice)

@@ -12,14 +12,14 @@ TREES = {path: ast.parse(path.read_text()) for path in [*CHAT, *sorted((ROOT / "
 
 # Lowest first; a module may import what is on its own layer or below. A name stands for a module or a package.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "approval", "client", "prices", "metrics", "logs", "tracing", "exporting"),
+    ("errors", "approval", "client", "contents", "prices", "metrics", "logs", "tracing", "exporting"),
     ("models", "log", "compaction", "turns", "bulletin"),
     ("database", "ending", "batches", "layer", "news", "roster", "allowance"),
     ("wire", "transcript", "markup", "templatetags", "fragments", "reading"),
     ("hub", "lane"),
-    ("feed", "group_commit", "host", "census"),
+    ("feed", "group_commit", "host", "census", "tidying"),
     ("agent", "transport", "pages", "admin"),
-    ("urls", "routing", "apps", "checks", "checks_agents", "window_checks", "server", "management"),
+    ("urls", "routing", "apps", "checks", "checks_agents", "checks_files", "window_checks", "server", "management"),
 )
 EDGES = LAYERS[6]
 

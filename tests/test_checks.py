@@ -178,6 +178,22 @@ def test_an_engine_is_one_there_is(settings: LazySettings) -> None:
     assert ids(settings, PRODUCTION, CHAT_ENGINE="celery") == ["chat.E013"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"CHAT_FILE_TYPES": ["image/png", "image/svg+xml"]}, ["chat.E043"]),
+        ({"CHAT_FILE_TYPES": [], "CHAT_FILES_PER_MESSAGE": 0}, []),
+        ({"CHAT_FILES_PER_MESSAGE": 101}, ["chat.E044"]),
+        ({"CHAT_FILES_UNSENT": -1}, ["chat.E044"]),
+        ({"CHAT_FILE_BYTES": 0}, ["chat.E045"]),
+        ({"CHAT_FILE_BYTES": 3000, "CHAT_FILES_PROMPT_BYTES": 2000}, ["chat.E045"]),
+        ({"CHAT_FILES_PROMPT_BYTES": 32_000_000}, ["chat.E045"]),
+    ],
+)
+def test_limits_of_files_fit_together(settings: LazySettings, changed: dict[str, Any], wrong: list[str]) -> None:
+    assert ids(settings, PRODUCTION, **changed) == wrong
+
+
 def test_workers_need_postgresql_and_redis(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     workers = {**PRODUCTION, "CHAT_ENGINE": "procrastinate"}
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "django.db.backends.sqlite3")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 import pytest_asyncio
 from websockets.asyncio.server import ServerConnection, serve
@@ -950,6 +951,53 @@ async def program(url: str, token: str = "", **options: Any) -> AsyncIterator[Pr
 
 def page(place: Server | FaultProxy, conversation: str) -> str:
     return f"{place.url}/conversations/{conversation}/"
+
+
+@real
+async def test_a_program_uploads_and_sends_a_file_and_reads_those_of_others(calm: Server) -> None:
+    conversation, session = await begin(calm)
+    async with program(page(calm, conversation), session=session) as made:
+        await made.live()
+        part = await made.conversation.upload(b"Notes", "notes.txt")
+        assert (part.type, part.name, part.content_type, part.size) == ("file", "notes.txt", "text/plain", 5)
+        ack = await made.conversation.send("", files=[part])
+        assert "notes.txt: a text of 5 characters" in await made.ended(ack.run)
+        turn = made.conversation.view.turn_of(ack.run)
+        assert turn is not None
+        assert (turn.text, turn.files) == ("", [part])
+        with pytest.raises(Refused, match="not taken"):
+            await made.conversation.upload(b"<html>", "page.txt")
+        other = await made.conversation.upload(b"Unsent", "unsent.txt")
+        await made.conversation.remove_file(other.file)
+        with pytest.raises(Refused, match="unknown_file"):
+            await made.conversation.send("", files=[other])
+        async with httpx2.AsyncClient() as client:
+            found = await client.get(
+                made.conversation.address.file(part.file), headers={"Cookie": f"sessionid={session}"}
+            )
+        assert found.text == "Notes"
+        async with program(page(calm, conversation), session=session) as fresh:
+            await fresh.until(lambda: any(isinstance(one, Sync) for one in fresh.seen), "sync")
+            assert [turn.files for turn in fresh.conversation.view.turns] == [[part]]
+
+
+@real
+async def test_an_upload_that_is_cut_off_is_made_again_and_kept_once(calm: Server) -> None:
+    conversation, session = await begin(calm)
+    async with FaultProxy(calm.port) as proxy, program(page(proxy, conversation), session=session) as made:
+        await made.live()
+        before, proxy.faults.bytes_per_second = proxy.connections, 1_000_000
+        asked = asyncio.create_task(made.conversation.upload(b"x" * 5_000_000, "long.txt"))
+        await until(lambda: proxy.connections > before, "the upload's connection")
+        proxy.reset()
+        proxy.heal()
+        part = await asked
+        assert part.size == 5_000_000
+        assert proxy.connections > before + 1
+    counted = await calm.python(
+        f"from chat.models import File; print(File.objects.filter(conversation={conversation!r}).count())"
+    )
+    assert counted.split()[-1] == "1"
 
 
 async def agrees(made: Program, url: str, session: str) -> None:

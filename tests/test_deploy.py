@@ -15,6 +15,7 @@ from django.conf import settings
 from bench.cluster import site
 from chat.checks import LONGEST_HEARTBEAT
 from chat.database import THREADS
+from chat.transport.upload import AROUND
 from tests.nginx import NGINX
 from tests.test_settings_doc import ROOT, documented
 
@@ -33,7 +34,19 @@ def test_compose_has_two_of_each_and_what_they_need() -> None:
     for name in OURS:
         assert set(SERVICES[name]["depends_on"]) <= set(SERVICES)
         assert SERVICES[name]["command"][:2] == ["python", "manage.py"]
-    assert set(COMPOSE["volumes"]) == {"postgres"}
+    assert set(COMPOSE["volumes"]) == {"postgres", "media"}
+
+
+def test_what_people_attach_is_kept_and_reached_by_servers_and_workers() -> None:
+    for name in ("web", "worker"):
+        assert SERVICES[name]["volumes"] == ["media:/var/chat/media"]
+    assert "VAR_DIR=/var/chat " in DOCKERFILE
+    assert re.search(r"(?m)^RUN mkdir /var/chat/media && chown chat .*/var/chat/media$", DOCKERFILE)
+
+
+def test_nginx_lets_files_through() -> None:
+    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", (ROOT / "deploy" / "nginx.conf").read_text())
+    assert int(megabytes) * 1_048_576 > settings.CHAT_FILE_BYTES + AROUND
 
 
 @pytest.mark.parametrize("name", OURS)

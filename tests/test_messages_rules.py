@@ -1,5 +1,6 @@
 """The judge of requests: one body for each rule that breaks it and nothing else."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -15,7 +16,18 @@ THOUGHT = {"type": "thinking", "thinking": "Well.", "signature": "c2ln"}
 REDACTED = {"type": "redacted_thinking", "data": "ZGF0YQ=="}
 TEXT = {"type": "text", "text": "x"}
 MARK = {**TEXT, "cache_control": {"type": "ephemeral"}}
-IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(24)).decode()
+PDF = base64.b64encode(b"%PDF-1.4 /Type /Page " + bytes(8)).decode()
+IMAGE: dict[str, Any] = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+DOCUMENT: dict[str, Any] = {
+    "type": "document",
+    "source": {"type": "base64", "media_type": "application/pdf", "data": PDF},
+}
+NOTES: dict[str, Any] = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": "x"},
+    "title": "Notes",
+}
 THINK = {"type": "enabled", "budget_tokens": 1024}
 
 
@@ -23,6 +35,16 @@ def body(*contents: Any, **more: Any) -> dict[str, Any]:
     """Alternating contents, the first of the user."""
     messages = [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(contents)]
     return {"model": "m", "max_tokens": 2048, "messages": messages, "tools": [TOOL], **more}
+
+
+def image(data: bytes, again: str = "") -> dict[str, Any]:
+    source = {"type": "base64", "media_type": "image/png", "data": again or base64.b64encode(data).decode()}
+    return {"type": "image", "source": source}
+
+
+def sized(width: int, height: int) -> bytes:
+    """The beginning of a PNG."""
+    return b"\x89PNG\r\n\x1a\n" + bytes(8) + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes(5)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +68,8 @@ def body(*contents: Any, **more: Any) -> dict[str, Any]:
         body([MARK] * 4),
         body("hi", [USE], [{"type": "tool_result", "tool_use_id": "t1"}]),
         body("hi", [USE], [{**RESULT, "content": [TEXT, IMAGE]}]),
+        body([{**IMAGE, "cache_control": {"type": "ephemeral"}}, DOCUMENT, NOTES, TEXT]),
+        body([IMAGE] * 100),
         body("hi", tools=[TOOL, {"type": "web_search_20250305", "name": "web_search"}]),
     ],
 )
@@ -77,6 +101,18 @@ def test_what_is_valid_is_taken(good: dict[str, Any]) -> None:
         (body([{"type": "image", "source": {"type": "base64", "media_type": "image/bmp", "data": "A"}}]), "media_type"),
         (body([{"type": "image", "source": {"type": "base64", "media_type": "image/png"}}]), "image cannot be empty"),
         (body([{"type": "document", "source": {}}]), "source.type: Field required"),
+        (body([image(b"\xff\xd8\xff")]), "specified using the image/png media type, but is another"),
+        (body([image(b"x", again="not base64!")]), "invalid base64 data"),
+        (body([image(b"\x89PNG" + bytes(4_000_000))]), "image exceeds 5 MB maximum"),
+        (body([image(sized(8001, 10))]), "dimensions exceed max allowed: 8000"),
+        (body([image(sized(2001, 10))] * 21), "dimensions exceed max allowed: 2000"),
+        (body([IMAGE] * 101), "too many images"),
+        (body([{**IMAGE, "name": "cat.png"}]), "image.name: Extra inputs are not permitted"),
+        (body([{**DOCUMENT, "source": {**DOCUMENT["source"], "data": PNG}}]), "The PDF specified was not valid"),
+        (body([DOCUMENT] * 101), "A maximum of 100 PDF pages"),
+        (body([{**NOTES, "source": {**NOTES["source"], "data": " "}}]), "document cannot be empty"),
+        (body([{**NOTES, "source": {**NOTES["source"], "media_type": "text/csv"}}]), "Input should be 'text/plain'"),
+        (body([{"type": "reference", "file": "f"}]), "Input tag 'reference'"),
         (body("a", [IMAGE], "b"), "`image` blocks can only be in `user` messages"),
         (body([USE, THOUGHT, TEXT]), "`thinking` blocks can only be in `assistant` messages"),
         (body("a", [{"type": "thinking", "thinking": "?"}, TEXT], "b"), "thinking.signature: Field required"),

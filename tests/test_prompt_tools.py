@@ -367,8 +367,8 @@ def test_a_search_whose_result_comes_too_late_is_left_out_with_it() -> None:
 
 
 def test_files_are_named_before_the_text() -> None:
-    parts = [text("What is "), {"type": "image", "file": "f", "name": "cat.png", "state": "done"}, text("this?")]
-    [message] = build_prompt([], [*parts, {"type": "file", "file": "f"}])
+    parts = [text("What is "), {"type": "image", "name": "cat.png", "state": "done"}, text("this?")]
+    [message] = build_prompt([], [*parts, {"type": "file"}])
     assert [block["text"] for block in message["content"]] == [
         "[image: cat.png]",
         "[file: without a name]",

@@ -6,6 +6,7 @@ from typing import get_args
 
 import jsonschema
 import pytest
+from django.conf import settings
 
 from chat import wire
 from chat.errors import RETRYABLE, Code
@@ -80,6 +81,8 @@ def test_every_limit_is_on_the_page_with_its_value() -> None:
         "frame_bytes": wire.MAX_FRAME_BYTES,
         "window_bytes": wire.WINDOW_BYTES,
         "window_frames": wire.WINDOW_FRAMES,
+        "file_bytes": settings.CHAT_FILE_BYTES,
+        "files": settings.CHAT_FILES_PER_MESSAGE,
     }
 
 

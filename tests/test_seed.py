@@ -3,18 +3,20 @@
 import json
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from chat.approval import to_decide
 from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
-from chat.models import Conversation, Device, Event, Message, Participant, Run, Summary
+from chat.models import Conversation, Device, Event, File, Message, Participant, Run, Summary
 from chat.models.answering import decide, overdue
 from chat.models.state import LIVE, State
 from chat.pages.accounts import DEMO_ACCOUNTS
@@ -22,7 +24,7 @@ from chat.reading import read_frame
 from chat.transcript import as_json, read_transcript
 from tests.reducer import View
 
-MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event, Summary]
+MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event, File, Summary]
 
 
 EVERY_TYPE = ["reasoning", "text", "tool_use", "tool_use", "tool_result", "tool_result", "text"]
@@ -45,8 +47,9 @@ def contents() -> list[list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def seeded(transactional_db: None, settings: LazySettings) -> None:
+def seeded(transactional_db: None, settings: LazySettings, tmp_path: Path) -> None:
     settings.DEBUG = True
+    settings.MEDIA_ROOT = tmp_path
     seed()
 
 
@@ -141,6 +144,10 @@ def test_the_demo_shows_every_way_an_answer_can_be() -> None:
     done = Message.objects.filter(run__state="completed", conversation__title="Counting words")
     assert any("```python" in message.text for message in done)
     assert any("|---|" in message.text for message in done)
+
+    chart = File.objects.get(message__conversation__title="Counting words")
+    assert (chart.content_type, chart.width, chart.height) == ("image/png", 240, 150)
+    assert default_storage.exists(str(chart.stored.name))
 
     cancelled = Run.objects.get(state="cancelled")
     assert cancelled.cancelled_by is not None

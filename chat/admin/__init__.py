@@ -4,6 +4,7 @@ Nothing is edited by hand: the log is the truth, and a row changed without an ev
 every device. That is also why a user with conversations cannot be deleted here; deactivate them instead.
 """
 
-from chat.admin import conversations, messages, people, runs, summaries, tokens, workers
+from chat.admin import conversations, files, messages, people, runs, summaries, tokens, workers
 
-__all__ = ["conversations", "messages", "people", "runs", "summaries", "tokens", "workers"]  # importing registers them
+# Importing registers them.
+__all__ = ["conversations", "files", "messages", "people", "runs", "summaries", "tokens", "workers"]

@@ -64,7 +64,13 @@ class ConversationAdmin(ReadOnly):
 
     @admin.display(description="what is in it")
     def lists(self, conversation: Conversation) -> str:
-        models = ("message", "messages"), ("run", "runs"), ("event", "events"), ("summary", "summaries")
+        models = (
+            ("message", "messages"),
+            ("run", "runs"),
+            ("event", "events"),
+            ("file", "files"),
+            ("summary", "summaries"),
+        )
         links = [listed(model, name, conversation) for model, name in models]
         return format_html("{} · {} · {} · {}", *links)
 
@@ -91,7 +97,7 @@ def delete(conversation: Conversation, by: dict[str, Any]) -> None:
         stop(conversation, by)
         with conversation.locked() as locked:
             people = [person.user.get_username() for person in locked.participants.select_related("user")]
-            locked.delete()
+            locked.erase()
     except Refused:
         return  # somebody else deleted it meanwhile
     for user in people:

@@ -18,6 +18,7 @@ _REFUSED = re.compile(r"[^a-zA-Z0-9_-]")  # in the id of a call and in the name 
 _THINKING = ("thinking", "redacted_thinking")
 _OWN_PARTS = {"text", *_THINKING, "tool_use", "tool_result"}  # have parts of their own: no provider's block is one
 _CALLS = ("server_tool_use", "mcp_tool_use")
+REFERENCE = "reference"  # to a stored file: no provider is ever given one
 
 TOLD = {
     "done": "It is done and returned nothing.",
@@ -55,8 +56,11 @@ def asked(parts: Sequence[Part]) -> list[Block]:
 
 
 def file_block(part: Part) -> Block:
-    """Of a file the model knows the name. The one place where its bytes get in, once they are stored."""
-    return {"type": "text", "text": f"[{part['type']}: {_str(part, 'name') or 'without a name'}]"}
+    """Its name, and of one that is stored where its bytes go (`chat/agent/attachments.py` puts them in)."""
+    named = f"{part['type']}: {_str(part, 'name') or 'without a name'}"
+    if file := _str(part, "file"):
+        return {"type": REFERENCE, "file": file, "text": named}
+    return {"type": "text", "text": f"[{named}]"}
 
 
 def steps_of(parts: Sequence[Part], ended: str | None, taken: set[str], *, signed: bool, going_on: bool) -> list[Step]:

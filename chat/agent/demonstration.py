@@ -1,7 +1,10 @@
 """What the scripted provider says unless it is told something: Markdown of every kind, made from the prompt alone."""
 
+import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
 
 from chat.agent.provider import STOPPED_MARK, PromptMessage, asked_in
 
@@ -31,6 +34,25 @@ def recap_of(asked: str) -> str:
     said = [line.removeprefix("User: ") for line in asked.splitlines() if line.startswith("User: ")]
     lines = [f"- {' '.join(line.split()[:8])}" for line in said[-20:]]
     return "\n".join([f"{len(said)} things were asked here, among them:", *lines])
+
+
+def seen_in(prompt: Sequence[PromptMessage]) -> str:
+    """The files that came with the last message, as somebody says who really has them; empty if none did."""
+    seen = list(_seen(prompt[-1]["content"]))
+    return "\n".join(["This is what I was given:\n", *(f"- {line}" for line in seen)]) if seen else ""
+
+
+def _seen(blocks: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for before, block in pairwise([{}, *blocks]):
+        if block["type"] not in ("image", "document"):
+            continue
+        name, source = str(before.get("text", "")).strip("[]").partition(": ")[2], block["source"]
+        if source["type"] == "text":
+            text = source["data"]
+            yield f"{name}: a text of {len(text):,} characters that begins “{' '.join(text.split())[:60]}”"
+        else:
+            size = len(base64.b64decode(source["data"]))
+            yield f"{name}: {source['media_type']}, {size:,} bytes"
 
 
 def _remembered(prompt: Sequence[PromptMessage]) -> str:

@@ -5,7 +5,8 @@ text is empty, and each call of a tool is answered in the very next message, how
 gives the same bytes, and what is added to it changes none before, so the provider's prompt cache keeps working.
 
 Reasoning that is signed is told for ever: the API wants it back while a turn goes on, ignores it later where it has
-no use for it, and to leave it out later would change the prefix. Citations are no part of the prompt.
+no use for it, and to leave it out later would change the prefix. Citations are no part of the prompt. Of files there
+are references, which `chat/agent/attachments.py` resolves in front of the provider.
 """
 
 from collections.abc import Sequence

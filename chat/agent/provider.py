@@ -51,7 +51,8 @@ CONTINUE = (
 class PromptMessage(TypedDict):
     """One entry of the Messages API's `messages`: alternating roles, first and last are the user's.
 
-    Its blocks may be of any type. Behind calls of tools the user's message begins with their results.
+    Its blocks may be of any type. Files are `image` and `document` blocks as the Messages API has them, each behind a
+    text that names it. Behind calls of tools the user's message begins with their results.
     """
 
     role: Literal["user", "assistant"]

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from chat import bulletin, metrics
+from chat.agent.attachments import Attachments
 from chat.agent.loop import Loop
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
 from chat.agent.room import Room
@@ -63,6 +64,7 @@ class Runner:
         self._provider = provider
         self._turn = turn
         self._writer = Writer(host, run)
+        self._attachments = Attachments(host)
         self._cancelled = asyncio.Event()
         self._model = str(getattr(provider, "model", ""))
         summarise = self._summarise if hasattr(provider, "summarise") else None
@@ -150,6 +152,7 @@ class Runner:
         stop_reason = ""
         writer = self._writer
         self._before = self._usage
+        turn = await self._attachments.into(turn)
         async with aclosing(cast("Any", self._provider.reply(turn))) as events:
             async for event in events:
                 if self._cancelled.is_set():  # it was told to stop and speaks on: it swallowed that

@@ -1,7 +1,8 @@
 """A provider that says what it is told: demonstrations without a key, and tests. No network, no chance.
 
-It answers the last user message. Without directives that is about twelve seconds of Markdown, made from the
-prompt alone. A directive is a word of its own, in lower case, anywhere in that message:
+It answers the last user message. Without directives that is a list of the files it was given with it or, if there are
+none, about twelve seconds of Markdown, made from the prompt alone. A directive is a word of its own, in lower case,
+anywhere in that message:
 
 | says           |                                                                                         |
 |----------------|-----------------------------------------------------------------------------------------|
@@ -40,7 +41,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chat.agent.acts import acts_in, found_in, perform
-from chat.agent.demonstration import demonstration, recap_of, text_of
+from chat.agent.demonstration import demonstration, recap_of, seen_in, text_of
 from chat.agent.provider import (
     PromptMessage,
     ProviderError,
@@ -190,7 +191,7 @@ def script_for(turn: Turn) -> Script:
     if not speech and turn.step and end is None:
         speech.append(Say(found_in(turn.prompt)))
     elif not speech and (end is None or end.how == "hang" or end.lost or end.value == "max_tokens"):
-        speech.append(Say(demonstration(turn.prompt)))
+        speech.append(Say(seen_in(turn.prompt) or demonstration(turn.prompt)))
     return Script(
         speech=tuple(speech),
         end=end or End("stop", "end_turn"),

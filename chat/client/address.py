@@ -34,6 +34,14 @@ class Address:
         return f"{self.origin}{self.prefix}/api/conversations/{self.conversation}/events"
 
     @property
+    def files(self) -> str:
+        return f"{self.origin}{self.prefix}/api/conversations/{self.conversation}/files"
+
+    def file(self, file: str) -> str:
+        """Where a file of that id is."""
+        return f"{self.origin}{self.prefix}/conversations/{self.conversation}/files/{file}/"
+
+    @property
     def signals(self) -> str:
         return f"{self.origin}{self.prefix}/api/conversations/{self.conversation}/signals"
 

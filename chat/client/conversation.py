@@ -12,6 +12,7 @@ from typing import Any
 from chat.client.address import Address, Identity
 from chat.client.asking import Asking
 from chat.client.errors import Left
+from chat.client.facts import Part
 from chat.client.frames import Ack, Hello, Nack, Ping, Pong
 from chat.client.line import Line
 from chat.client.link import Place
@@ -20,6 +21,7 @@ from chat.client.memory import SHARED, Memory, Transport
 from chat.client.outbox import Signal
 from chat.client.reader import Delivered, Item, Reader
 from chat.client.store import FileStore, Keeper, MemoryStore, Saved, Store
+from chat.client.upload import upload
 from chat.client.verbs import Verbs
 from chat.client.view import Turn, View
 
@@ -61,8 +63,10 @@ class Conversation(Verbs):
         self._end: BaseException | None = None  # why there is no more
         self._acknowledging: asyncio.TimerHandle | None = None
         self._on_state = on_state
+        self._place = Place(address, identity, self._query, lambda: self._reader.position, self._room)
+        self._tls = tls
         self._line = Line(
-            Place(address, identity, self._query, lambda: self._reader.position, self._room),
+            self._place,
             memory=memory,
             transports=transports,
             tls=tls,
@@ -171,6 +175,10 @@ class Conversation(Verbs):
 
     def _known(self) -> int:
         return max(self._asking.latest, self._reader.position or 0)
+
+    async def upload(self, data: bytes, name: str) -> Part:
+        """Bring a file, to be sent with a message. Tried again if the network breaks; kept once."""
+        return await upload(self._place, self._tls, data, name)
 
     def typing(self) -> None:
         """The person is typing. Lost if there is no connection."""

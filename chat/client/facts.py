@@ -49,14 +49,14 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message. `type`: text, reasoning, tool_use, tool_result, citation, steer or block.
+    """A piece of a message. `type`: text, image, file, reasoning, tool_use, tool_result, citation, steer or block.
 
     The protocol page says what else each has. `state` is `open` while it is written, then `done`, or how its run ended.
     """
 
     type: str
-    text: str
-    state: str
+    text: str = ""
+    state: str = "done"
     step: int = 0
     call: str = ""
     name: str = ""
@@ -66,6 +66,11 @@ class Part:
     until: str = ""  # when nobody may decide or answer any more: ISO 8601, in UTC
     outcome: str = ""
     error: bool = False
+    file: str = ""
+    content_type: str = ""
+    size: int = 0
+    width: int = 0
+    height: int = 0
     steer: str = ""
     who: Who | None = None
     title: str = ""

@@ -22,6 +22,8 @@ class Limits:
     frame_bytes: int
     window_bytes: int
     window_frames: int
+    file_bytes: int = 0
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ class Ack(Frame):
     runs: tuple[str, ...] = ()
     decision: str = ""
     order: tuple[str, ...] = ()
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

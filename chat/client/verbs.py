@@ -1,8 +1,10 @@
 """What can be asked for. Each verb returns the server's ack, or raises Refused, Closed or Left."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from chat.client.facts import Part
 from chat.client.frames import Ack
 
 WhenBusy = Literal["queue", "alongside", "interrupt", "reject"]
@@ -28,10 +30,15 @@ class Verbs:
         *,
         when_busy: WhenBusy = "queue",
         parent: str | None = None,
+        files: Sequence[str | Part] = (),
         id: str | None = None,  # noqa: A002 - the protocol's word
     ) -> Ack:
-        """Say something. Asked again with the same id, also after a year, the answer is the same."""
-        return await self._ask("message.send", id, text=text, when_busy=when_busy, parent=parent)
+        """Say something. Asked again with the same id, also after a year, the answer is the same.
+
+        `files` were uploaded before: what `upload` returned, or their ids.
+        """
+        attached = [one if isinstance(one, str) else one.file for one in files] or None
+        return await self._ask("message.send", id, text=text, when_busy=when_busy, parent=parent, files=attached)
 
     async def cancel(
         self,
@@ -72,6 +79,10 @@ class Verbs:
     async def rename(self, title: str) -> Ack:
         """Give the conversation another title."""
         return await self._ask("conversation.rename", None, title=title)
+
+    async def remove_file(self, file: str) -> Ack:
+        """Take back a file that is not sent."""
+        return await self._ask("file.remove", None, file=file)
 
     async def read(self, serial: int | None = None) -> Ack:
         """The person has seen everything up to this serial, or up to what was last iterated over."""

@@ -65,6 +65,7 @@ class Turn:
     text: str
     place: int | None
     client_id: str = ""
+    files: list[facts.Part] = field(default_factory=list)  # images and other files that came with it
     answers: list[Answer] = field(default_factory=list)
     summary: facts.Summary | None = None  # of all up to this turn, for the model
 
@@ -126,7 +127,8 @@ class View:
                 self._created(frame)
             case log.MessageEdited():
                 if frame.message in self._turns:
-                    self._turns[frame.message].text = said(frame.parts)
+                    turn = self._turns[frame.message]
+                    turn.text, turn.files = said(frame.parts), attached(frame.parts)
             case log.MessageRemoved():
                 self._removed(frame.message)
             case log.QueueChanged():
@@ -182,11 +184,14 @@ class View:
             self._snapshot_turn(turn)
         self.order = [waiting.message for waiting in frame.queue]
         for waiting in frame.queue:
-            new = self._turns[waiting.message] = Turn(waiting.message, "", said(waiting.parts), None)
+            new = self._turns[waiting.message] = Turn(
+                waiting.message, "", said(waiting.parts), None, files=attached(waiting.parts)
+            )
             self._answer(new, waiting.run)
 
     def _snapshot_turn(self, turn: SnapshotTurn) -> None:
-        new = Turn(turn.message, turn.user or "", said(turn.parts), turn.place, turn.client_id)
+        files = attached(turn.parts)
+        new = Turn(turn.message, turn.user or "", said(turn.parts), turn.place, turn.client_id, files)
         new.summary = turn.summary
         self._turns[turn.message] = new
         for given in turn.answers:
@@ -198,7 +203,8 @@ class View:
                 self._written[answer.message] = answer
 
     def _created(self, frame: log.MessageCreated) -> None:
-        turn = Turn(frame.message, frame.by.user, said(frame.parts), frame.place, frame.client_id)
+        files = attached(frame.parts)
+        turn = Turn(frame.message, frame.by.user, said(frame.parts), frame.place, frame.client_id, files)
         self._turns[frame.message] = turn
         self._answer(turn, frame.run)
         if frame.place is None and frame.message not in self.order:
@@ -277,3 +283,7 @@ class View:
 
 def said(parts: Iterable[facts.Part]) -> str:
     return "".join(part.text for part in parts if part.type == "text")
+
+
+def attached(parts: Iterable[facts.Part]) -> list[facts.Part]:
+    return [part for part in parts if part.type in ("image", "file")]

@@ -4,6 +4,7 @@ from chat.models.cancelled_send import CancelledSend
 from chat.models.conversation import Conversation
 from chat.models.device import Device
 from chat.models.event import Event, Kind
+from chat.models.file import File
 from chat.models.message import Message
 from chat.models.participant import Participant, Role
 from chat.models.run import Run
@@ -18,6 +19,7 @@ __all__ = [
     "Conversation",
     "Device",
     "Event",
+    "File",
     "Kind",
     "Message",
     "Participant",

@@ -1,7 +1,7 @@
 """The root: owns the serial counter and the log, and everything a participant can do to it."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from chat.errors import Code, Refused
 from chat.models.cancelled_send import CancelledSend
 from chat.models.device import Device
 from chat.models.event import Kind, new_id
+from chat.models.file import File
 from chat.models.message import Message
 from chat.models.participant import Participant, Role
 from chat.models.parts import text_parts
@@ -67,6 +68,7 @@ class Conversation(models.Model):
     def erase(self) -> None:
         """Delete it with its log, under the lock: text committed meanwhile would belong to nothing."""
         with self.locked() as conversation:
+            File.discard_locked(conversation.files.all())
             conversation.delete()
 
     # --- speaking -------------------------------------------------------------------------------------------
@@ -81,6 +83,7 @@ class Conversation(models.Model):
         device: Device | None = None,
         parent: uuid.UUID | None = None,
         steer: uuid.UUID | None = None,
+        files: Sequence[uuid.UUID] = (),
     ) -> dict[str, Any]:
         """Store a message and the run that will answer it, and return what the ack says.
 
@@ -96,19 +99,21 @@ class Conversation(models.Model):
             conversation._check_parent(parent)
             live = list(conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position"))
             if when_busy == "steer":
-                steered = steer_in_place_of_message(
-                    conversation, live, by=by, device=device, text=text, client_id=client_id
-                )
+                steered = None
+                if not files:
+                    steered = steer_in_place_of_message(
+                        conversation, live, by=by, device=device, text=text, client_id=client_id
+                    )
                 if steered is not None:
                     return steered
                 when_busy = "queue"
             _check_room(live, when_busy)
-            who = by.identity(device)
+            who, attached = by.identity(device), File.to_send(conversation, by, files)
             if when_busy == "interrupt":
                 for run in live:
                     if run.prompt.place is not None:  # running or about to; what waits in the queue stays there
                         run.cancel_locked(conversation, who)
-            ack = conversation._accept(by, device, text, client_id, when_busy, live, who)
+            ack = conversation._accept(by, device, text, attached, client_id, when_busy, live, who)
             if missed is not None:
                 mark_sent(conversation, missed, ack["message"], who)
             return ack
@@ -118,13 +123,14 @@ class Conversation(models.Model):
         by: Participant,
         device: Device | None,
         text: str,
+        attached: Sequence[File],
         client_id: uuid.UUID,
         when_busy: str,
         live: list[Run],
         who: dict[str, Any],
     ) -> dict[str, Any]:
         if not self.title:
-            self.rename_locked(" ".join(text.split())[:TITLE_LENGTH])
+            self.rename_locked(" ".join((text.strip() or attached[0].name).split())[:TITLE_LENGTH])
         serial = self.head + 1
         waits = bool(live) and when_busy == "queue"
         message = Message.objects.create(
@@ -134,10 +140,11 @@ class Conversation(models.Model):
             author=by.user,
             device=device,
             client_id=client_id,
-            parts=text_parts(text),
+            parts=[*text_parts(text), *(file.part() for file in attached)],
             place=None if waits else serial,
             created_serial=serial,
         )
+        File.bind(attached, message)
         first = min([serial, *(run.position for run in live)])
         run = Run.objects.create(
             conversation=self,
@@ -148,13 +155,8 @@ class Conversation(models.Model):
             requested_by=by.user,
             requested_from=device,
         )
-        created = {
-            "role": "user",
-            "client_id": str(client_id),
-            "by": who,
-            "parts": message.parts,
-            "place": message.place,
-        }
+        created: dict[str, Any] = {"role": "user", "client_id": str(client_id), "by": who}
+        created |= {"parts": message.parts, "place": message.place}
         log.record(
             self,
             log.Entry(Kind.MESSAGE_CREATED, created, run.pk, message.pk),

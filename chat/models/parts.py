@@ -7,6 +7,7 @@
   devices may), `until` (when nobody may decide or answer any more), `answer` (what a device said);
 - tool_result: `call`, `name`, `text`, `outcome`, `error`; `told`, if it is longer than the model is still told: the
   number of characters that it is;
+- image: `file` (its id), `name`, `content_type`, `size`, `width`, `height`; file: the same without the last two;
 - citation: `title`, `url`, `text` (the quote); what part `of` says `at` this code point rests on it;
 - steer: `text`, what was added meanwhile, `steer`, `who`; `state` is `missed` if it was not answered, then `sent`;
 - block: `block`, whatever else the provider said, kept as it is.
@@ -47,6 +48,11 @@ def text_in(parts: Iterable[Part]) -> str:
 def text_parts(text: str, state: str = "done") -> list[Part]:
     """Parts of a message that is only text. `state`: `done`, or how its run ended if not completed."""
     return [{"type": "text", "text": text, "state": state}] if text else []
+
+
+def files_in(parts: Iterable[Part]) -> list[Part]:
+    """What is attached."""
+    return [part for part in parts if part["type"] in ("image", "file")]
 
 
 def shown(parts: Iterable[Part]) -> list[Part]:

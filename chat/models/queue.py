@@ -12,7 +12,7 @@ from chat.errors import Code, Refused
 from chat.models.device import Device
 from chat.models.event import Kind
 from chat.models.participant import Participant
-from chat.models.parts import text_parts
+from chat.models.parts import files_in, text_parts
 from chat.models.run import Run
 from chat.models.state import STARTED, State
 
@@ -43,11 +43,14 @@ class Queue:
         return [str(run.prompt_id) for run in self.waiting()]
 
     def edit(self, *, by: Participant, device: Device | None, message: uuid.UUID, text: str) -> dict[str, Any]:
-        """Change what a waiting message says."""
+        """Change what a waiting message says. Its files stay; one that has some may say nothing."""
         with self.conversation.locked() as conversation:
             by.now().may_speak()
             run = conversation.queue.find(message)
-            run.prompt.parts = text_parts(text)
+            files = files_in(run.prompt.parts)
+            if not text and not files:
+                raise Refused(Code.INVALID, "text: a message without files must say something.")
+            run.prompt.parts = [*text_parts(text), *files]
             run.prompt.save(update_fields=["parts"])
             payload = {"parts": run.prompt.parts, "by": by.identity(device)}
             log.record(conversation, log.Entry(Kind.MESSAGE_EDITED, payload, run.pk, message))

@@ -13,7 +13,7 @@ from django.utils.timesince import timesince
 
 from chat.approval import visible as made_visible
 from chat.markup import RENDERED_LIMIT, exactly, render_markdown
-from chat.models.parts import Part
+from chat.models.parts import Part, files_in
 from chat.transcript import Answer
 
 register = template.Library()
@@ -22,6 +22,7 @@ register = template.Library()
 SHOWN = 2_000  # of arguments and of a result: there may be a hundred of each in an answer, which is one frame
 TO_DECIDE = 20_000  # of what somebody is asked about
 BRIEF = 120
+PICTURE = (320, 240)  # the largest place an image has in a message
 
 
 @register.filter
@@ -157,6 +158,29 @@ def decided(part: Part) -> str:
     what = {"approved": "Approved", "denied": "Denied"}.get(approval["decision"], "Nobody decided in time")
     reason = approval.get("reason", "").strip()
     return f"{what}{' by ' * bool(who)}{who}{f': “{reason}”' if reason else '.'}"
+
+
+@register.filter
+def files(parts: Iterable[Part]) -> list[Part]:
+    """What is attached to a message."""
+    return files_in(parts)
+
+
+@register.filter
+def shown_width(part: Part) -> int:
+    """Of an image's place, which is there before the image is, so that nothing moves when it comes."""
+    return max(1, round(float(part["width"]) * _shrunk(part)))
+
+
+@register.filter
+def shown_height(part: Part) -> int:
+    """The same."""
+    return max(1, round(float(part["height"]) * _shrunk(part)))
+
+
+def _shrunk(part: Part) -> float:
+    most_width, most_height = PICTURE
+    return float(min(1, most_width / part["width"], most_height / part["height"]))
 
 
 @register.filter

@@ -118,6 +118,9 @@ class Connection:
             return
         conversation = access.participant.conversation
         head = max(feed.lane.position if feed.lane else 0, conversation.head)
+        limits = {"signal_bytes": wire.MAX_SIGNAL_BYTES, "text": wire.MAX_TEXT, "frame_bytes": wire.MAX_FRAME_BYTES}
+        limits |= {"window_bytes": self.window.size, "window_frames": self.window.frames}
+        limits |= {"file_bytes": settings.CHAT_FILE_BYTES, "files": settings.CHAT_FILES_PER_MESSAGE}
         self.send(
             wire.control(
                 "hello",
@@ -130,13 +133,7 @@ class Connection:
                 user=self.user,
                 role=access.participant.role,
                 device=str(self.device),
-                limits={
-                    "signal_bytes": wire.MAX_SIGNAL_BYTES,
-                    "text": wire.MAX_TEXT,
-                    "frame_bytes": wire.MAX_FRAME_BYTES,
-                    "window_bytes": self.window.size,
-                    "window_frames": self.window.frames,
-                },
+                limits=limits,
             )
         )
         self._greeted.set()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from chat import tracing
 from chat.errors import Code, Refused
-from chat.models import Run
+from chat.models import File, Run
 from chat.models.answering import answer, decide
 from chat.models.steer import steer
 from chat.transport.access import Access
@@ -17,6 +17,7 @@ from chat.wire import (
     Answer,
     Cancel,
     Decide,
+    FileRemove,
     QueueEdit,
     QueueMove,
     QueueRemove,
@@ -51,6 +52,7 @@ def _carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
                 when_busy=signal.when_busy,
                 parent=signal.parent,
                 steer=signal.steer,
+                files=signal.files,
             )
         case Cancel():
             return _cancel(signal, access)
@@ -77,6 +79,8 @@ def _carry_out(signal: Spoken, access: Access) -> dict[str, Any]:
             return conversation.queue.remove(by=by, device=device, message=signal.message)
         case QueueMove():
             return conversation.queue.move(by=by, device=device, message=signal.message, before=signal.before)
+        case FileRemove():
+            return File.remove(by, signal.file)
         case Rename():
             conversation.rename(by=by, title=signal.title)
             return {}

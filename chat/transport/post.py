@@ -14,6 +14,7 @@ STATUSES = {
     Code.FORBIDDEN: 403,
     Code.REVOKED: 403,
     Code.SIGNED_OUT: 401,
+    Code.UNKNOWN_FILE: 404,
     Code.UNKNOWN_MESSAGE: 404,
     Code.UNKNOWN_RUN: 404,
     Code.UNKNOWN_USER: 404,
@@ -21,6 +22,7 @@ STATUSES = {
     Code.STALE: 409,
     Code.RUN_ENDED: 409,
     Code.TOO_LARGE: 413,
+    Code.UNSUPPORTED: 415,
     Code.RATE: 429,
     Code.DRAINING: 503,
     Code.STORAGE: 503,
@@ -48,7 +50,7 @@ async def signals(scope: Scope, receive: Receive, send: Send) -> None:
     except Unwelcome as why:
         await turn_away(send, why)
         return
-    await _say(send, said)
+    await respond(send, said)
 
 
 async def _answer(found: Host, request: Request, text: str | bytes) -> str:
@@ -89,7 +91,8 @@ async def _body(receive: Receive) -> str | bytes | None:
         return bytes(kept)
 
 
-async def _say(send: Send, said: str) -> None:
+async def respond(send: Send, said: str) -> None:
+    """An `ack`, a `nack` with the status that it has, or nothing."""
     if not said:
         await answer(send, 204, "")
         return

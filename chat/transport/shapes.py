@@ -127,6 +127,30 @@ class SteerPart(Shape):
     who: Who
 
 
+class ImagePart(Shape):
+    """An image that somebody attached, in pixels as it is to be seen. `file` is its id: the page says where it is."""
+
+    type: Literal["image"]
+    file: Id
+    name: str
+    content_type: str
+    size: int
+    width: int
+    height: int
+    state: PartState
+
+
+class FilePart(Shape):
+    """Another file that somebody attached; `size` in bytes."""
+
+    type: Literal["file"]
+    file: Id
+    name: str
+    content_type: str
+    size: int
+    state: PartState
+
+
 class BlockPart(Shape):
     """Something of the provider's own, of which a device sees only that it is there."""
 
@@ -137,7 +161,15 @@ class BlockPart(Shape):
 
 
 Part = Annotated[
-    TextPart | ReasoningPart | ToolUsePart | ToolResultPart | CitationPart | SteerPart | BlockPart,
+    TextPart
+    | ImagePart
+    | FilePart
+    | ReasoningPart
+    | ToolUsePart
+    | ToolResultPart
+    | CitationPart
+    | SteerPart
+    | BlockPart,
     Field(discriminator="type"),
 ]
 
@@ -542,6 +574,8 @@ class Limits(Shape):
     frame_bytes: int
     window_bytes: int
     window_frames: int
+    file_bytes: int
+    files: int
 
 
 class Hello(Shape):

@@ -40,6 +40,9 @@ def cut_texts(body: dict[str, Any]) -> list[tuple[str, int, int, str]]:
         nonlocal room
         short = []
         for number, part in enumerate(parts):
+            if "text" not in part:  # a file
+                short.append(part)
+                continue
             text = part["text"]
             start = min(room, len(text))
             room -= start

@@ -15,9 +15,9 @@ export class Composer {
   #returned = []; // { text, order } of what came back and is still there as it came
   #passing = false; // what is complained of ends by itself, when nothing runs any more
 
-  /** `send(text, whenBusy)`; `typing()` at most every few seconds. */
-  constructor({ send, typing }) {
-    Object.assign(this, { send, typing });
+  /** `send(text, whenBusy, files)`; `typing()` at most every few seconds; `tray` has the files. */
+  constructor({ send, typing, tray }) {
+    Object.assign(this, { send, typing, tray });
     this.#text.value = store.get(DRAFT) ?? "";
     this.#text.addEventListener("input", () => this.#typed());
     this.#text.addEventListener("keydown", (event) => this.#key(event));
@@ -26,12 +26,13 @@ export class Composer {
   }
 
   /** A message that was refused comes back, before whatever was written since, with the nack; several in order. */
-  giveBack(text, { code, message }, order) {
+  giveBack(text, { code, message }, order, files = []) {
+    this.tray.giveBack(files, code);
     const before = joined(this.#returned);
     const value = this.#text.value;
     const stays = before !== "" && (value === before || value.startsWith(`${before}\n\n`));
     const since = stays ? value.slice(before.length + 2) : value;
-    this.#returned = [...(stays ? this.#returned : []), { text, order }].sort((a, b) => a.order - b.order);
+    this.#returned = [...(stays ? this.#returned : []), { text, order }].filter((one) => one.text).sort((a, b) => a.order - b.order);
     this.#text.value = [joined(this.#returned), since].filter(Boolean).join("\n\n");
     this.#keep();
     this.complain(message);
@@ -73,11 +74,12 @@ export class Composer {
 
   #submit() {
     const text = this.#text.value;
-    if (!text.trim()) return;
+    if (!text.trim() && this.tray.isEmpty) return;
     if ([...text].length > MAX_TEXT) {
       this.complain(`This is too long: a message may have ${MAX_TEXT.toLocaleString("en")} characters.`);
       return;
     }
+    if (this.tray.missing) { this.complain(this.tray.missing); return; }
     this.#problem.hidden = true;
     this.#text.value = "";
     this.#returned = [];
@@ -86,7 +88,7 @@ export class Composer {
     const choice = byId("when-busy");
     const whenBusy = byId("when-busy-field").hidden ? "queue" : choice.value;
     choice.value = "queue";
-    this.send(text, whenBusy);
+    this.send(text, whenBusy, this.tray.take());
   }
 
   #keep() {

@@ -4,11 +4,12 @@ import { Composer } from "./composer.js";
 import { Connection } from "./connection.js";
 import { Controls } from "./controls.js";
 import { startCopy } from "./copy.js";
+import { Tray } from "./files.js";
 import { Frames } from "./frames.js";
 import { keepFresh } from "./fresh.js";
 import { startOffers } from "./offers.js";
 import { Outbox } from "./outbox.js";
-import { byId, device, newId, onChanged } from "./page.js";
+import { byId, device, newId, onChanged, page } from "./page.js";
 import { startPanels } from "./panels.js";
 import { startQuestions } from "./question.js";
 import { Scroll } from "./scroll.js";
@@ -48,10 +49,16 @@ const frames = new Frames({
 const outbox = new Outbox({
   transmit: (signal) => connection.send(signal),
   cursor: () => frames.cursor ?? -1,
-  onRefused: (text, nack, order) => composer.giveBack(text, nack, order),
+  onRefused: (text, nack, order, files) => composer.giveBack(text, nack, order, files),
+});
+
+const tray = new Tray({
+  address: (id) => `/api/conversations/${page.conversation}/files?${new URLSearchParams({ device: me.id, name: me.name, id })}`,
+  remove: (file) => outbox.ask("file.remove", { file }),
 });
 
 const composer = new Composer({
+  tray,
   send: say,
   typing: () => connection.send({ type: "typing" }),
 });
@@ -59,14 +66,15 @@ const composer = new Composer({
 const ask = (type, fields, patience) => outbox.ask(type, fields, patience);
 const complain = (message) => composer.complain(message);
 
-function say(text, whenBusy = "queue") {
-  outbox.message(text, whenBusy);
+function say(text, whenBusy = "queue", files = []) {
+  outbox.message(text, whenBusy, files);
   scroll.follow();
 }
 
 function greeted(hello) {
   document.body.dataset.role = hello.role;
   outbox.signalBytes = hello.limits?.signal_bytes ?? outbox.signalBytes;
+  tray.limits = hello.limits ?? tray.limits;
   outbox.flush();
 }
 

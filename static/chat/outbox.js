@@ -26,7 +26,7 @@ export class Outbox {
   #state = KEPT;
   signalBytes = SIGNAL_BYTES;
 
-  /** `transmit(signal)` sends if it can; `cursor()` is how far the page is; `onRefused(text, nack, order)` for messages. */
+  /** `transmit(signal)` sends if it can; `cursor()` is how far the page is; `onRefused(text, nack, order, files)` for messages. */
   constructor({ transmit, cursor, onRefused }) {
     this.#transmit = transmit;
     this.#cursor = cursor;
@@ -37,26 +37,28 @@ export class Outbox {
   /** Messages that an earlier page of this browser could not get an answer for. */
   restore() {
     const entries = store.keys(STORED).map(readStored).filter((entry) => entry !== null);
-    for (const { id, text, when_busy } of entries.sort((a, b) => a.at - b.at)) this.#enqueue(id, text, when_busy);
+    for (const { id, text, when_busy, files } of entries.sort((a, b) => a.at - b.at)) this.#enqueue(id, text, when_busy, files ?? []);
     this.#reconcile();
   }
 
   /** Say something. It is on the page at once, and on its way for as long as it takes. */
-  message(text, whenBusy) {
+  message(text, whenBusy, files) {
     const id = newId();
-    store.set(STORED + id, JSON.stringify({ text, when_busy: whenBusy, at: Date.now() }));
-    this.#enqueue(id, text, whenBusy);
+    store.set(STORED + id, JSON.stringify({ text, when_busy: whenBusy, files, at: Date.now() }));
+    this.#enqueue(id, text, whenBusy, files);
   }
 
-  #enqueue(id, text, whenBusy) {
+  /** `files`: the parts of what was uploaded. */
+  #enqueue(id, text, whenBusy, files) {
     if (this.#open.has(id)) return;
-    byId("outbox").append(bubble(id, text, this.#state));
+    byId("outbox").append(bubble(id, text, files, this.#state));
     const order = this.#order += 1;
     const signal = { type: "message.send", id, text, when_busy: whenBusy };
-    this.#ask(signal).then((answer) => this.#answeredMessage(id, text, answer, order));
+    if (files.length) signal.files = files.map(({ file }) => file);
+    this.#ask(signal).then((answer) => this.#answeredMessage(id, text, files, answer, order));
   }
 
-  #answeredMessage(id, text, answer, order) {
+  #answeredMessage(id, text, files, answer, order) {
     store.remove(STORED + id);
     if (answer.type === "ack") {
       this.#accepted.set(id, answer.serial);
@@ -64,7 +66,7 @@ export class Outbox {
       return;
     }
     byId(`sending-${id}`)?.remove();
-    this.onRefused(text, answer, order);
+    this.onRefused(text, answer, order, files);
   }
 
   /**
@@ -148,7 +150,7 @@ function readStored(key) {
   return null;
 }
 
-function bubble(id, text, sending) {
+function bubble(id, text, files, sending) {
   const article = document.createElement("article");
   article.id = `sending-${id}`;
   article.dataset.pending = id;
@@ -156,7 +158,7 @@ function bubble(id, text, sending) {
   article.setAttribute("aria-label", `${page.user}, not yet accepted`);
   const said = document.createElement("div");
   said.className = "said";
-  said.textContent = text;
+  said.textContent = [text, ...files.map(({ name }) => name)].filter(Boolean).join("\n");
   const state = document.createElement("p");
   state.className = "sending";
   state.textContent = sending;

@@ -5,18 +5,22 @@ run it could start, and the one that is not over waits for a person. Safe to run
 or made since is left alone.
 """
 
+import io
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from PIL import Image, ImageDraw
 
 from chat.batches import Delta
+from chat.contents import inspect
 from chat.group_commit import commit
 from chat.management.demo_agent import acting
-from chat.models import Conversation, Device, Participant, Role, Run
+from chat.models import Conversation, Device, File, Participant, Role, Run
 from chat.models.answering import Answering
 from chat.models.state import State
 from chat.pages.accounts import DEMO_ACCOUNTS
@@ -76,11 +80,17 @@ class Talk:
             self.guest = self.conversation.add(by=self.alice, user=guest, role=role)
             self.phone = _device(guest, "Bob's phone")
 
-    def ask(self, text: str, by: Participant | None = None) -> Run:
+    def ask(self, text: str, by: Participant | None = None, files: Sequence[File] = ()) -> Run:
         """Send a message and start its run."""
-        device = self.laptop if by is None else self.phone
-        self.conversation.send(by=by or self.alice, text=text, client_id=uuid.uuid4(), device=device)
+        device, ids = self.laptop if by is None else self.phone, [file.pk for file in files]
+        self.conversation.send(by=by or self.alice, text=text, client_id=uuid.uuid4(), device=device, files=ids)
         return self.start()
+
+    def attach(self, data: bytes, name: str) -> File:
+        """Upload something as Alice."""
+        content = inspect(data, settings.CHAT_FILE_TYPES)
+        stored = File.put(data, content)
+        return File.keep(stored, content, by=self.alice, client_id=uuid.uuid4(), name=name, size=len(data))
 
     def start(self) -> Run:
         (run,) = Run.claim(self.conversation, WORKER)
@@ -104,9 +114,11 @@ class Talk:
         usage = {"input_tokens": 4_100, "output_tokens": len(text) // 4}
         Answering(run).summarise(base=None, until=before.place, text=text, model="scripted", usage=usage)
 
-    def answer(self, question: str, text: str, by: Participant | None = None, *, summary: str = "") -> None:
+    def answer(
+        self, question: str, text: str, by: Participant | None = None, files: Sequence[File] = (), *, summary: str = ""
+    ) -> None:
         """A whole turn that ends well. `summary`: of all before it."""
-        run = self.ask(question, by)
+        run = self.ask(question, by, files)
         if summary:
             self.summarise(run, summary)
         self.write(run, text)
@@ -120,9 +132,23 @@ def _device(user: User, name: str) -> Device:
 
 
 def finished(talk: Talk) -> None:
-    """Answers with code and a table."""
+    """Answers with code and a table, and a question with a picture."""
     talk.answer("How do I count the words of a file in Python?", _CODE)
     talk.answer("And which of these is the fastest?", _TABLE, by=talk.guest)
+    chart = talk.attach(_chart([110, 90, 40]), "seconds.png")
+    talk.answer("I have drawn it. Is it right?", "Yes: three bars, and the last one is the shortest.", files=[chart])
+
+
+def _chart(lengths: Sequence[int]) -> bytes:
+    """Bars beside each other, as a PNG."""
+    image = Image.new("RGB", (240, 150), "#f2f0ea")
+    draw = ImageDraw.Draw(image)
+    for number, length in enumerate(lengths):
+        left = 35 + 65 * number
+        draw.rectangle((left, 130 - length, left + 40, 130), fill="#0b6b5d")
+    into = io.BytesIO()
+    image.save(into, "PNG")
+    return into.getvalue()
 
 
 def stopped(talk: Talk) -> None:
