@@ -11,6 +11,7 @@ class ChatConfig(AppConfig):
         from chat import (  # noqa: PLC0415 - importing registers them; the apps must be ready
             checks,  # noqa: F401
             checks_agents,  # noqa: F401
+            checks_budgets,  # noqa: F401
             checks_files,  # noqa: F401
-            window_checks,  # noqa: F401
+            checks_window,  # noqa: F401
         )

@@ -1,6 +1,7 @@
 """The one exception that crosses a boundary of this app, and every code a device can be refused with."""
 
 from enum import StrEnum
+from typing import Any
 
 
 class Code(StrEnum):
@@ -24,6 +25,7 @@ class Code(StrEnum):
     CSRF = "csrf"
     DRAINING = "draining"
     RATE = "rate"
+    BUDGET = "budget"
     STORAGE = "storage"
 
 
@@ -37,11 +39,15 @@ class Lost(Exception):
 class Refused(Exception):
     """What was asked for cannot be done, and nothing was changed. The message is for the person who asked."""
 
-    def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: Code, message: str, *, retry_after: float | None = None, facts: dict[str, Any] | None = None
+    ) -> None:
+        """`facts`: further fields of the nack, for programs."""
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.facts = facts or {}
 
     @property
     def retryable(self) -> bool:

@@ -14,7 +14,7 @@ from django.template.loader import render_to_string
 
 from chat.log import Logged
 from chat.markup import exactly
-from chat.models import Conversation, Kind, Message, Run, Summary
+from chat.models import Conversation, Kind, Message, Run, Spending, Summary
 from chat.models.event import TEXT_KINDS
 from chat.models.parts import Part, calls_in
 from chat.models.state import LIVE
@@ -49,6 +49,8 @@ def render(conversation: UUID, events: Sequence[Logged]) -> str:
         else:
             if event.kind in (Kind.RUN_QUEUED, Kind.RUN_STARTED, Kind.RUN_ENDED):
                 panels["live"] = lambda: live(conversation)
+            if event.kind in (Kind.RUN_WAITING, Kind.RUN_ENDED):
+                panels["spent"] = lambda: spent(conversation)
             html.append(_changed(found, event, panels))
     html.extend(panel() for panel in panels.values())
     return "".join(html)
@@ -173,6 +175,11 @@ def people(conversation: Conversation) -> str:
     return render_to_string("chat/_people.html", {"people": people_of(conversation.pk), "conversation": conversation})
 
 
+def spent(conversation: UUID) -> str:
+    """What its answers have used."""
+    return render_to_string("chat/_spent.html", {"spent": Spending.total(conversation)})
+
+
 def snapshot(conversation: UUID) -> tuple[int, str]:
     """The serial and the whole changing part of a page, for a page that has lost the thread."""
     transcript = read_transcript(conversation)
@@ -180,12 +187,13 @@ def snapshot(conversation: UUID) -> tuple[int, str]:
 
 
 def body(transcript: Transcript) -> str:
-    """The whole changing part of a page: title, people, transcript, queue, what runs."""
+    """The whole changing part of a page: title, people, what was used, transcript, queue, what runs."""
     found = transcript.conversation
     return "".join(
         [
             render_to_string("chat/_title.html", {"conversation": found}),
             people(found),
+            spent(found.pk),
             render_to_string("chat/_transcript.html", {"transcript": transcript, "conversation": found}),
             queue(found),
             live(found.pk),

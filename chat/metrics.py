@@ -9,7 +9,7 @@ from functools import partial
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-from chat.prices import KINDS, cost
+from chat.prices import KINDS, PER, cost, per_token
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
 
@@ -25,7 +25,7 @@ CODES = frozenset(
     {
         *("invalid_request", "authentication", "billing", "permission", "not_found", "too_large"),
         *("rate_limited", "overloaded", "server_error", "unreachable", "connection_lost", "idle_timeout"),
-        *("no_provider", "internal", "storage", "server_lost", "attempts_exhausted"),
+        *("no_provider", "internal", "storage", "server_lost", "attempts_exhausted", "budget"),
     }
 )
 
@@ -112,9 +112,9 @@ def spent(provider: str, model: str, usage: Mapping[str, int], prices: str) -> N
     counted = {name: usage[name] for name in KINDS if 0 < usage.get(name, 0) <= _MOST_TOKENS}
     for name, number in counted.items():
         _tokens.labels(provider, model, KINDS[name]).inc(number)
-    price = cost(prices, model, counted)
+    price = cost(per_token(prices, model), counted)
     if price is not None:
-        _cost.labels(provider, model).inc(price)
+        _cost.labels(provider, model).inc(price / PER)
 
 
 def _known(code: str) -> str:

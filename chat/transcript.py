@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import prefetch_related_objects
 
 from chat.compaction import text_of
-from chat.models import Conversation, Event, Message, Participant, Run, Steer, Summary
+from chat.models import Conversation, Event, Message, Participant, Run, Spending, Steer, Summary
 from chat.models.event import TEXT_KINDS
 from chat.models.parts import OPEN, Part, goes_on, shown, text_in
 
@@ -194,6 +194,7 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
             {"user": person.user.get_username(), "role": person.role}
             for person in people_of(transcript.conversation.pk)
         ],
+        "spent": Spending.total(transcript.conversation.pk),
         "older": transcript.older,
     }
 

@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from chat.pages import conversations, files
+from chat.pages import conversations, files, usage
 
 urlpatterns = [
     path("", conversations.listing, name="conversations"),
@@ -16,6 +16,8 @@ urlpatterns = [
     path("conversations/<uuid:pk>/files/<uuid:file>/", files.file, name="file"),
     path("conversations/<uuid:pk>/files/<uuid:file>/view/", files.view, name="file-view"),
     path("conversations/<uuid:pk>/waiting/<uuid:message>/", conversations.waiting_text, name="waiting"),
+    path("conversations/<uuid:pk>/budget/", usage.budget, name="budget"),
+    path("usage/", usage.usage, name="usage"),
     path("conversations/<uuid:pk>/people/", conversations.add_person, name="people"),
     path("conversations/<uuid:pk>/people/<int:user>/", conversations.change_person, name="person"),
     path("conversations/<uuid:pk>/people/<int:user>/remove/", conversations.remove_person, name="remove"),

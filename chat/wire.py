@@ -91,7 +91,7 @@ def nack(signal_id: str | None, refusal: Refused) -> str:
     }
     if refusal.retry_after is not None:
         fields["retry_after"] = refusal.retry_after
-    return control("nack", **fields)
+    return control("nack", **fields, **refusal.facts)
 
 
 # --- signals ------------------------------------------------------------------------------------------------

@@ -224,7 +224,9 @@ LOGGING = {
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
 METRICS_HOST = os.environ.get("METRICS_HOST", "127.0.0.1")  # of a worker; a server answers where it serves
 METRICS_PORT = int(os.environ.get("METRICS_PORT", "0"))  # 0: a worker shows none
-CHAT_PRICES = os.environ.get("CHAT_PRICES", "")  # JSON: model → input, output, cache_write, cache_read → per million
+# JSON: model → input, output, cache_write, cache_read → of a million tokens. That of the demonstration is pretended.
+CHAT_PRICES = os.environ.get("CHAT_PRICES", '{"scripted": {"input": 3, "output": 15}}' if DEBUG else "")
+CHAT_CURRENCY = os.environ.get("CHAT_CURRENCY", "USD")
 # The SDK reads these and its other variables itself; one of the two says that it is wanted.
 TRACES = bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
@@ -260,6 +262,12 @@ CHAT_MAX_STEPS = int(os.environ.get("CHAT_MAX_STEPS", "25"))  # how often one ru
 CHAT_APPROVAL_SECONDS = float(os.environ.get("CHAT_APPROVAL_SECONDS", "86400"))  # then nobody has allowed it
 CHAT_APPROVERS = _list("CHAT_APPROVERS", "owner,editor")  # whose role lets them approve what a tool is about to do
 CHAT_DEVICE_SECONDS = float(os.environ.get("CHAT_DEVICE_SECONDS", "86400"))  # then no device has answered
+# In CHAT_CURRENCY; 0: none. Another limit for one user or conversation is a row in the admin.
+CHAT_USER_BUDGET = float(os.environ.get("CHAT_USER_BUDGET", "0"))  # of each, in a calendar month
+CHAT_CONVERSATION_BUDGET = float(os.environ.get("CHAT_CONVERSATION_BUDGET", "0"))  # of each, altogether
+CHAT_BUDGET_HARD_PERCENT = float(os.environ.get("CHAT_BUDGET_HARD_PERCENT", "110"))  # where what runs is stopped
+CHAT_BUDGET_RESERVE = float(os.environ.get("CHAT_BUDGET_RESERVE", "0.02"))  # what each run is reckoned to need
+CHAT_BUDGET_CONTACT = os.environ.get("CHAT_BUDGET_CONTACT", "An administrator of this site")
 CHAT_LEASE_SECONDS = float(os.environ.get("CHAT_LEASE_SECONDS", "10"))
 CHAT_SWEEP_SECONDS = float(os.environ.get("CHAT_SWEEP_SECONDS", "2"))
 CHAT_MAX_ATTEMPTS = int(os.environ.get("CHAT_MAX_ATTEMPTS", "3"))

@@ -19,7 +19,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub", "lane"),
     ("feed", "group_commit", "host", "census", "tidying"),
     ("agent", "transport", "pages", "admin"),
-    ("urls", "routing", "apps", "checks", "checks_agents", "checks_files", "window_checks", "server", "management"),
+    (
+        *("urls", "routing", "apps", "server", "management"),
+        *("checks", "checks_agents", "checks_budgets", "checks_files", "checks_window"),
+    ),
 )
 EDGES = LAYERS[6]
 

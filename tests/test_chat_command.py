@@ -389,7 +389,9 @@ class Story:
         message, run = f"answer-{name}", f"run-{name}"
         self.happens(events.MessageDelta(serial=self.next(), message=message, run=run, part=0, offset=at, text=text))
 
-    def end(self, name: str, reason: str = "completed") -> None:
+    def end(
+        self, name: str, reason: str = "completed", usage: dict[str, int] | None = None, cost: int | None = None
+    ) -> None:
         self.happens(
             events.RunEnded(
                 serial=self.next(),
@@ -402,7 +404,9 @@ class Story:
                 by=None,
                 error=None,
                 retryable=False,
-                usage={},
+                usage=usage or {},
+                cost=cost,
+                estimated=reason == "cancelled",
             )
         )
 
@@ -419,6 +423,19 @@ def test_an_answer_goes_on_after_what_came_between_and_a_second_one_waits_for_it
     story.write("b", "it")
     story.end("b", "cancelled")
     assert story.out.getvalue() == ("alice: First?\n* One \nbob: Second?\n* two\nlines\n* Beside it\n[stopped]\n")
+
+
+def test_what_an_answer_used_stands_below_it() -> None:
+    story = Story()
+    story.screen.currency = "USD"
+    story.ask("a", "alice", "First?")
+    story.write("a", "One")
+    story.end("a", usage={"input_tokens": 1200, "cache_read_input_tokens": 34, "output_tokens": 5}, cost=12_300)
+    story.ask("b", "alice", "Second?")
+    story.end("b", "cancelled", usage={"output_tokens": 5})
+    said = story.out.getvalue()
+    assert "* One\n[1,234 tokens in, 5 out, about 0.0123 USD]\n" in said
+    assert said.endswith("[stopped]\n[0 tokens in, about 5 out, cost unknown]\n")
 
 
 def test_only_the_answers_that_were_asked_for_are_printed_in_the_order_of_asking() -> None:

@@ -3,11 +3,12 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch, QuerySet
+from django.db.models import OuterRef, Prefetch, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
 from chat import news
+from chat.admin.budgets import money, spent_of
 from chat.admin.lists import ReadOnly, listed, who
 from chat.errors import Refused
 from chat.models import Conversation, Participant, Role, Run
@@ -33,18 +34,19 @@ class ParticipantInline(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Conversation)
 class ConversationAdmin(ReadOnly):
-    list_display = ["__str__", "short_id", "owner", "live", "head", "provider", "updated_at"]
+    list_display = ["__str__", "short_id", "owner", "live", "head", "provider", "spent", "updated_at"]
     search_fields = ["title__istartswith"]
     search_help_text = "The first digits of an id, or the beginning of a title"
     ordering = ["-updated_at"]
-    readonly_fields = ["id", "epoch", "lists"]
+    readonly_fields = ["id", "epoch", "spent", "lists"]
     inlines = [ParticipantInline]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest) -> Any:
         owners = Participant.objects.filter(role=Role.OWNER).select_related("user")
         return (
             super()
             .get_queryset(request)
+            .annotate(spent=spent_of(conversation=OuterRef("pk")))
             .prefetch_related(
                 Prefetch("participants", owners, to_attr="owners"),
                 Prefetch("runs", Run.objects.filter(state__in=LIVE), to_attr="live_runs"),
@@ -61,6 +63,10 @@ class ConversationAdmin(ReadOnly):
     @admin.display(description="live runs")
     def live(self, conversation: Any) -> str:
         return format_html("{}", len(conversation.live_runs) or "")
+
+    @admin.display(description="cost")
+    def spent(self, conversation: Any) -> str:
+        return money(conversation.spent)
 
     @admin.display(description="what is in it")
     def lists(self, conversation: Conversation) -> str:

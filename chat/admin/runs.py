@@ -11,6 +11,7 @@ from django.db.models.functions import Now as DatabaseNow
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 
+from chat.admin.budgets import money
 from chat.admin.lists import COUNTED, ReadOnly, made_of, who
 from chat.errors import Refused
 from chat.models import Event, Run, Steer
@@ -80,6 +81,7 @@ class RunAdmin(ReadOnly):
         "conversation",
         "requested_by",
         "error_code",
+        "about",
         "created_at",
     ]
     list_filter = [Now, "state", ByProvider]
@@ -90,7 +92,7 @@ class RunAdmin(ReadOnly):
         "The first digits of its id or its conversation's, or the beginning of a user's name, an error or a worker"
     )
     ordering = ["-created_at"]
-    readonly_fields = ["status", "lease", "lag", "made_of"]
+    readonly_fields = ["status", "lease", "lag", "about", "made_of"]
     actions = ["cancel", "requeue"]
     inlines = [SteerInline]
 
@@ -143,6 +145,11 @@ class RunAdmin(ReadOnly):
         if run.state not in STARTED:
             return ""
         return f"last event {ago(run.last_event, run.moment) if run.last_event else f'over {NEAR} events ago'}"
+
+    @admin.display(description="cost", ordering="cost")
+    def about(self, run: Any) -> str:
+        """What it has cost, or that nobody knows."""
+        return money(run.cost) or ("unknown" if run.usage else "")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         runs = Run.objects.order_by()

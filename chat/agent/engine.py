@@ -23,7 +23,8 @@ from chat import bulletin, metrics
 from chat.agent.named import provider_at
 from chat.agent.prompt import prompt_of
 from chat.agent.provider import Missing, Provider, Turn
-from chat.agent.runner import Runner
+from chat.agent.purses import LOOK_SECONDS, Purses
+from chat.agent.runner import Runner, model_of
 from chat.agent.toolbox import Toolbox
 from chat.ending import end
 from chat.errors import Refused
@@ -47,6 +48,7 @@ class Engine:
     def __init__(self, host: Host) -> None:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._host = host
+        self._purses = Purses(host)
         self._runners: dict[uuid.UUID, tuple[Runner, asyncio.Task[None]]] = {}
         self._providers: dict[str, Provider] = {}
         self._toolbox = Toolbox()
@@ -69,6 +71,7 @@ class Engine:
             asyncio.create_task(self._listen(), name="engine"),
             asyncio.create_task(self._repeat(settings.CHAT_SWEEP_SECONDS, self._sweep), name="engine-sweep"),
             asyncio.create_task(self._repeat(RENEW_SECONDS, self._renew), name="engine-renew"),
+            asyncio.create_task(self._repeat(LOOK_SECONDS, self._reckon), name="engine-reckon"),
         ]
 
     @property
@@ -178,7 +181,17 @@ class Engine:
         # An earlier attempt of ours whose lease lapsed: its provider must not go on.
         self._stop(run.pk, "started again")
         provider = self._provider(run.provider)
-        runner = Runner(self._host, run, provider, turn, toolbox=self._toolbox, turn_at=partial(turn_of, run))
+        wallet = self._purses.open(run, model_of(provider))
+        runner = Runner(
+            self._host,
+            run,
+            provider,
+            turn,
+            toolbox=self._toolbox,
+            turn_at=partial(turn_of, run),
+            wallet=wallet,
+            look=partial(self._purses.look, [wallet]),
+        )
         task = asyncio.create_task(runner.execute(), name=f"run-{run.pk}")
         self._runners[run.pk] = (runner, task)
         task.add_done_callback(lambda done: self._executed(run.pk, done))
@@ -225,6 +238,12 @@ class Engine:
             # Not another attempt of it, which was claimed here meanwhile.
             if run not in mine and self._runners.get(run) is executing:
                 self._stop(run, "found by looking")  # cancelled, ended or taken over
+
+    async def _reckon(self) -> None:
+        if self._runners:
+            await self._purses.look([runner.wallet for runner, _ in self._runners.values()])
+        for runner, _ in self._runners.values():
+            runner.check_budget()
 
 
 def chosen_engine() -> Any:

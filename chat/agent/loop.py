@@ -23,6 +23,7 @@ from chat.host import Host
 from chat.models import Run
 from chat.models.answering import Answering
 from chat.models.parts import RESULTS, STARTABLE, Part, unanswered
+from chat.models.spending import Spending
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})  # why an a
 
 
 class Loop:
-    """`ask` calls the provider once and returns why it stopped; `turn_at` is what it is asked at a step; `used` counts
-    tokens; `cancelled` is set when the run is to stop.
+    """`ask` calls the provider once and returns why it stopped; `turn_at` is what it is asked at a step; `spent` is
+    what that has used so far; `cancelled` is set when the run is to stop.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class Loop:
         room: Room,
         ask: Callable[[Turn], Awaitable[str]],
         turn_at: Callable[[int], Turn],
-        used: Callable[[], dict[str, int]],
+        spent: Callable[[], Spending],
         cancelled: asyncio.Event,
     ) -> None:
         self._host, self._run, self._writer, self._toolbox = host, run, writer, toolbox
         self._room = room
         self._answering = Answering(run)
         self._progress = Progress(lambda text: self._show("", text))
-        self._ask, self._turn_at, self._used, self._cancelled = ask, turn_at, used, cancelled
+        self._ask, self._turn_at, self._spent, self._cancelled = ask, turn_at, spent, cancelled
         self._tools: dict[str, Tool] = {}
 
     async def complete(self, turn: Turn) -> str | None:
@@ -134,7 +135,7 @@ class Loop:
             elif begun := [call for call in calls if call["status"] == "running"]:
                 for call in begun:  # nobody knows what became of it, and it is not for us to try again
                     await self._host.database.run(self._answering.finish, call["call"], "unknown", RESULTS["unknown"])
-            elif await self._host.database.run(self._answering.wait, self._used()):
+            elif await self._host.database.run(self._answering.wait, self._spent()):
                 return False
 
     async def _offer(self, call: Part) -> bool:

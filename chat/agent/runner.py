@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -18,6 +18,7 @@ from chat.agent.loop import Loop
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
 from chat.agent.room import Room
 from chat.agent.toolbox import Toolbox
+from chat.agent.wallet import UsedUp, Wallet
 from chat.agent.writer import Writer
 from chat.database import AWAY
 from chat.errors import Lost, Refused
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds
 AWAY_SECONDS = 3.0  # after those, for as long as the database is away; by another error a sweep ends the run
 LEAVE_SECONDS = 3.0  # for who was told to stop and does not; then its run ends without it
-MOST_TOKENS = 2**53
 MOST_CHARS = 40  # of a stop reason and of a code, as they are stored
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # whatever a provider says, one text must not spoil a commit
 
@@ -57,8 +57,12 @@ class Runner:
         *,
         toolbox: Toolbox,
         turn_at: Callable[[int], Turn],
+        wallet: Wallet,
+        look: Callable[[], Awaitable[None]],
     ) -> None:
-        """`turn_at` makes, in a database thread, what the provider is asked at a later step."""
+        """`turn_at` makes, in a database thread, what the provider is asked at a later step; before each of those
+        `look` asks what is left to spend.
+        """
         self.run = run
         self._host = host
         self._provider = provider
@@ -66,7 +70,9 @@ class Runner:
         self._writer = Writer(host, run)
         self._attachments = Attachments(host)
         self._cancelled = asyncio.Event()
-        self._model = str(getattr(provider, "model", ""))
+        self.wallet, self._look = wallet, look
+        self._used_up: UsedUp | None = None
+        self._model = model_of(provider)
         summarise = self._summarise if hasattr(provider, "summarise") else None
         self._room = Room(host, run, self._model, summarise=summarise, turn_at=lambda step: self._loop.turn_at(step))
         self._loop = Loop(
@@ -77,12 +83,10 @@ class Runner:
             room=self._room,
             ask=self._ask,
             turn_at=turn_at,
-            used=lambda: self._usage,
+            spent=wallet.spending,
             cancelled=self._cancelled,
         )
         self._reply: asyncio.Task[str | None] | None = None
-        self._before: dict[str, int] = dict(run.usage)  # what earlier steps have used
-        self._usage: dict[str, int] = dict(run.usage)
         self._facts = {**bulletin.ids(run), "worker": run.worker, "provider": run.provider, "model": self._model}
         self._trace = RunTrace(run.pk, run.conversation_id, run.attempt, run.worker)
         self._unwanted = False
@@ -98,6 +102,14 @@ class Runner:
             self._trace.told_to_stop(why)
             logger.info("run is to stop", extra={**self._facts, "why": why})
         self._end_reply()
+
+    def check_budget(self) -> None:
+        """What others have spent may have used up what this is paid from: then as a stop, by nobody."""
+        try:
+            self.wallet.check()
+        except UsedUp as used_up:
+            self._used_up = used_up
+            self._end_reply()
 
     def hand_over(self) -> None:
         """This process ends: close the provider's connection and give the run back."""
@@ -118,6 +130,7 @@ class Runner:
             self._reply = asyncio.create_task(self._loop.complete(self._turn), name=f"reply-{self.run.pk}")
             await self._replied(self._reply)
             if self._waits(self._reply):
+                self.wallet.close()
                 self._account(Outcome(State.WAITING))
                 self._trace.ended(State.WAITING.value, "")
                 return
@@ -151,8 +164,10 @@ class Runner:
         """Write what the provider says and return why it ended."""
         stop_reason = ""
         writer = self._writer
-        self._before = self._usage
+        if turn.step != self._turn.step:
+            await self._look()
         turn = await self._attachments.into(turn)
+        self.wallet.calls()
         async with aclosing(cast("Any", self._provider.reply(turn))) as events:
             async for event in events:
                 if self._cancelled.is_set():  # it was told to stop and speaks on: it swallowed that
@@ -166,43 +181,33 @@ class Runner:
                         if not writer.has_begun:
                             self._trace.first_text()
                         writer.write(_UNSTORABLE.sub("\ufffd", text))
-                    case Usage(tokens):
-                        self._usage = self._with(tokens)
+                    case Usage():
+                        pass
                     case Stopped(reason):
                         stop_reason = _short(reason)
                     case Notice():
                         self._tell(event)
                     case _:
                         await writer.take(event)
-        self._room.learn(turn, self._spent())
+                self.wallet.takes(event)
+        self._room.learn(turn, self.wallet.meter.now)
         return stop_reason
 
     async def _summarise(self, turn: Turn) -> tuple[str, dict[str, int]]:
         """What the provider says to that, and what it took; nothing if it refused."""
         said: list[str] = []
-        self._before = self._usage
+        self.wallet.calls()
         async with aclosing(cast("Any", self._provider).summarise(turn)) as events:
             async for event in events:
                 match event:
                     case Text(text):
                         said.append(_UNSTORABLE.sub("\ufffd", text))
-                    case Usage(tokens):
-                        self._usage = self._with(tokens)
                     case Notice():
                         self._tell(event)
                     case Stopped("refusal"):
                         said.clear()
-        return "".join(said), self._spent()
-
-    def _spent(self) -> dict[str, int]:
-        """By the step that is, or was, being asked for."""
-        return {name: count - self._before.get(name, 0) for name, count in self._usage.items()}
-
-    def _with(self, tokens: Mapping[str, Any]) -> dict[str, int]:
-        """What this step and those before it have used."""
-        # Only what the log can hold: a bad number must not keep a run from ending.
-        now = {name: count for name, count in tokens.items() if type(count) is int and count < MOST_TOKENS}
-        return {name: self._before.get(name, 0) + now.get(name, 0) for name in {**self._before, **now}}
+                self.wallet.takes(event)
+        return "".join(said), self.wallet.meter.now
 
     @staticmethod
     def _waits(reply: "asyncio.Task[str | None]") -> bool:
@@ -213,7 +218,9 @@ class Runner:
     def _outcome(self, reply: "asyncio.Task[str | None]") -> Outcome:
         told = self._unwanted or self._leaving
         if not reply.done() or (reply.cancelled() and told):
-            return Outcome(State.CANCELLED)
+            return Outcome(State.CANCELLED) if told or self._used_up is None else self._stopped_by(self._used_up)
+        if reply.cancelled() and self._used_up is not None:
+            return self._stopped_by(self._used_up)
         # A cancel that nobody here asked for came from inside the provider and is an error like any other.
         error = asyncio.CancelledError() if reply.cancelled() else reply.exception()
         match error:
@@ -221,6 +228,8 @@ class Runner:
                 return Outcome(State.COMPLETED, {"stop_reason": reply.result()})
             case Lost():
                 return Outcome(State.CANCELLED)
+            case UsedUp():
+                return self._stopped_by(error)
             case ProviderError():
                 state = State.INTERRUPTED if error.lost else State.FAILED
                 message = _UNSTORABLE.sub("\ufffd", str(error.message))
@@ -232,20 +241,26 @@ class Runner:
             return Outcome(State.CANCELLED)
         return Outcome(State.FAILED, _error("internal", "Something went wrong while answering.", retryable=True))
 
+    def _stopped_by(self, used_up: UsedUp) -> Outcome:
+        logger.info("run is to stop", extra={**self._facts, "why": "budget"})
+        return Outcome(State.CANCELLED, used_up.account.verdict(self.run, "Stopped"))
+
     def _account(self, outcome: Outcome) -> None:
         """What the call has cost, and what became of it. An attempt that is given back was paid for, too."""
         code, stop_reason = outcome.fields.get("error_code", ""), outcome.fields.get("stop_reason", "")
-        before = self.run.usage  # counted when it was given back
-        spent = {name: count - before.get(name, 0) for name, count in self._usage.items()}
-        metrics.spent(self.run.provider, self._model, spent, settings.CHAT_PRICES)
-        self._trace.answered(self._usage, stop_reason, code)
-        if code and code != "storage":
+        usage = self.wallet.meter.usage
+        metrics.spent(self.run.provider, self._model, usage, settings.CHAT_PRICES)
+        self._trace.answered(usage, stop_reason, code)
+        if code not in {"", "storage", "budget"}:
             metrics.provider_failed(self.run.provider, code, retried=False)
             logger.warning("provider failed", extra={**self._facts, "code": code})
 
     async def _end(self, outcome: Outcome, *, handing_over: bool) -> None:
+        spent = self.wallet.spending()
         for pause in chain(END_RETRIES, repeat(AWAY_SECONDS)):
             try:
+                await self._host.database.run(spent.settle)  # also if the run is no longer ours, or gone
+                self.wallet.close()
                 if handing_over:
                     await self._host.database.run(self.run.hand_over, self.run.attempt)
                 elif not await self._host.database.run(
@@ -264,7 +279,7 @@ class Runner:
 
     def _facts_of(self, outcome: Outcome) -> dict[str, Any]:
         """What the run's row says in the end."""
-        return {"usage": self._usage, **self._room.measured, **outcome.fields}
+        return {**self._room.measured, **outcome.fields}
 
     def _tell(self, notice: Notice) -> None:
         if notice.code:
@@ -279,6 +294,11 @@ class Runner:
             "expires_in": notice.expires_in,
         }
         self._host.desk.whisper(self.run.conversation_id, frame, "")
+
+
+def model_of(provider: Provider) -> str:
+    """What figures and prices call that which answers; empty if it does not say."""
+    return str(getattr(provider, "model", ""))
 
 
 _deaf: set["asyncio.Task[str | None]"] = set()

@@ -46,8 +46,10 @@ from chat.agent.provider import (
     PromptMessage,
     ProviderError,
     ProviderEvent,
+    Reasoning,
     Stopped,
     Text,
+    ToolInput,
     Turn,
     Usage,
     asked_in,
@@ -130,22 +132,25 @@ class Scripted:
             return
         if script.end.how == "fail-before":
             raise _error(script.end)
+        asked, thought, said = sum(len(text.split()) for text in _texts(turn.prompt)), 0, 0
         acts = acts_in(asked_in(turn.prompt)) if turn.step == 0 else ()
         async with aclosing(perform(acts, turn, script.rate)) as events:
             async for event in events:
-                yield event
                 if isinstance(event, Stopped):
+                    yield _usage(asked, thought)
+                    yield event
                     return
-        asked, said = sum(len(text.split()) for text in _texts(turn.prompt)), 0
+                thought += isinstance(event, Reasoning | ToolInput)
+                yield event
         await asyncio.sleep(script.slow)
-        yield _usage(asked, said)
+        yield _usage(asked, thought)
         start = asyncio.get_running_loop().time()
         for said, token in enumerate(script.tokens(), start=1):
             await _due(start, said - 1, script.rate)
             yield Text(token)
             if said % script.usage_every == 0:
-                yield _usage(asked, said)
-        yield _usage(asked, said)
+                yield _usage(asked, thought + said)
+        yield _usage(asked, thought + said)
         match script.end.how:
             case "hang":
                 await asyncio.Event().wait()

@@ -51,8 +51,15 @@ class Asking:
             if isinstance(frame, Ack):
                 caller.set_result(frame)
             else:
-                refusal = Refused(frame.code, frame.message, retryable=frame.retryable, retry_after=frame.retry_after)
-                caller.set_exception(refusal)
+                caller.set_exception(
+                    Refused(
+                        frame.code,
+                        frame.message,
+                        retryable=frame.retryable,
+                        retry_after=frame.retry_after,
+                        budget=frame.budget,
+                    )
+                )
         return bool(callers)
 
     def unsaid(self, signal: Signal) -> None:

@@ -1,15 +1,29 @@
 """What a program that uses the client has to expect."""
 
+from chat.client.facts import Budget
+
 
 class Refused(Exception):
-    """The server did not do what was asked, and nothing was changed. The message is for a person."""
+    """The server did not do what was asked, and nothing was changed. The message is for a person.
 
-    def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after: float = 0.0) -> None:
+    `budget`: which one is used up, with the code of that name.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float = 0.0,
+        budget: Budget | None = None,
+    ) -> None:
         super().__init__(f"{message} ({code})")
         self.code = code
         self.message = message
         self.retryable = retryable
         self.retry_after = retry_after
+        self.budget = budget
 
 
 class Closed(Exception):

@@ -320,6 +320,9 @@ class RunEnded(Event):
     retryable: bool
     usage: Mapping[str, int]
     message: str = ""
+    model: str = ""
+    cost: int | None = None
+    estimated: bool = False
 
     @property
     def ending(self) -> Ending:
@@ -333,6 +336,9 @@ class RunEnded(Event):
             self.error,
             self.retryable,
             self.usage,
+            self.model,
+            self.cost,
+            self.estimated,
         )
 
 

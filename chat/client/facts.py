@@ -99,8 +99,36 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent, and what is, in millionths of the currency. `of`: user (you, this month) or conversation.
+
+    `renews_at` is ISO 8601, and empty where it does not.
+    """
+
+    of: str
+    limit: int
+    used: int
+    currency: str
+    renews_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the conversation's answers have used. `unknown`: how many of them have no known cost."""
+
+    tokens_in: int
+    tokens_out: int
+    cost: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended. `reason`: completed, cancelled, failed or interrupted."""
+    """How a run ended. `reason`: completed, cancelled, failed or interrupted.
+
+    `cost` is in millionths of the currency that `hello` names; None if it is not known. `estimated`: it is in part, and
+    so is `usage`.
+    """
 
     prompt: str
     place: int | None
@@ -110,3 +138,6 @@ class Ending:
     error: Problem | None
     retryable: bool
     usage: Mapping[str, int]
+    model: str = ""
+    cost: int | None = None
+    estimated: bool = False

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from chat.client import events
 from chat.client.errors import Unreadable
 from chat.client.events import Event
-from chat.client.facts import Ending, Part, Steer, Summary
+from chat.client.facts import Budget, Ending, Part, Spent, Steer, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Hello(Frame):
     device: str
     limits: Limits
     connection: str = ""
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Snapshot(Frame):
     queue: tuple[SnapshotWaiting, ...]
     people: tuple[SnapshotPerson, ...]
     older: int | None
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,7 @@ class Ack(Frame):
     decision: str = ""
     order: tuple[str, ...] = ()
     part: Part | None = None
+    budget: Budget | None = None  # nearly used up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,7 @@ class Nack(Frame):
     message: str
     retryable: bool
     retry_after: float = 0.0
+    budget: Budget | None = None  # which one is used up, with code `budget`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

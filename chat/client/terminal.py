@@ -7,7 +7,7 @@ from typing import TextIO
 
 from chat.client import events, frames
 from chat.client.conversation import Conversation
-from chat.client.facts import Ending
+from chat.client.facts import Budget, Ending
 from chat.client.machine import State
 from chat.client.reader import Delivered
 from chat.client.view import Answer, Turn, View
@@ -50,10 +50,34 @@ def how_it_ended(ending: Ending) -> str:
     if ending.reason == "completed":
         unusual = ending.stop_reason not in {"", "end_turn", "stop_sequence"}
         return f"[ended: {plain(ending.stop_reason)}]" if unusual else ""
-    if ending.reason == "cancelled":
-        return f"[stopped by {plain(ending.by.user)}]" if ending.by is not None else "[stopped]"
     why = f": {plain(ending.error.message)}" if ending.error is not None else ""
+    if ending.reason == "cancelled":
+        return f"[stopped by {plain(ending.by.user)}]" if ending.by is not None else f"[stopped{why}]"
     return f"[{plain(ending.reason)}{why}]"
+
+
+def what_it_used(ending: Ending, currency: str) -> str:
+    """In brackets, tokens and money; empty if nothing."""
+    if not ending.usage:
+        return ""
+    tokens_out = ending.usage.get("output_tokens", 0)
+    tokens_in = sum(count for name, count in ending.usage.items() if name.endswith("input_tokens"))
+    cost = "cost unknown" if ending.cost is None else f"about {money(ending.cost, currency)}"
+    return f"[{tokens_in:,} tokens in, {'about ' if ending.estimated else ''}{tokens_out:,} out, {cost}]"
+
+
+def nearly_used_up(budget: Budget) -> str:
+    """A warning, in brackets."""
+    whose = "your budget for this month" if budget.of == "user" else "this conversation's budget"
+    percent = budget.used * 100 // max(1, budget.limit)
+    used, limit = money(budget.used, ""), money(budget.limit, budget.currency)
+    return f"[{whose} is used to {percent} %: {used} of {limit}]"
+
+
+def money(millionths: int, currency: str) -> str:
+    """As people write it."""
+    places = 2 if millionths >= 1_000_000 or millionths % 10_000 == 0 else 4
+    return f"{millionths / 1_000_000:,.{places}f} {plain(currency)}".rstrip()
 
 
 @dataclass
@@ -72,6 +96,7 @@ class Screen:
     """
 
     def __init__(self, out: TextIO, view: View, *, last: int = 5, only: list[str] | None = None) -> None:
+        self.currency = ""  # of costs, once the server has said it
         self.mine: set[str] = set()  # ids of what was typed here, which is on the screen already
         self._out = out
         self._view = view
@@ -110,6 +135,8 @@ class Screen:
 
     def _tell(self, frame: Delivered) -> None:
         match frame:
+            case frames.Hello():
+                self.currency = frame.currency
             case frames.Snapshot():
                 self._begin()
             case frames.Reset():
@@ -199,6 +226,8 @@ class Screen:
         self._break()
         if answer.ending is not None and self._only is None and (end := how_it_ended(answer.ending)):
             self.line(end)
+        if answer.ending is not None and self._only is None and (used := what_it_used(answer.ending, self.currency)):
+            self.line(used)
 
     def _text(self, text: str) -> None:
         if self._bullet and self._only is None:

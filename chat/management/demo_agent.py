@@ -4,17 +4,21 @@ import json
 import uuid
 from typing import Any, Protocol
 
+from django.conf import settings
+
 from chat.approval import to_decide
 from chat.batches import Delta
 from chat.group_commit import commit
-from chat.models import Device, Participant, Run
+from chat.models import Device, Participant, Run, Spending
 from chat.models.answering import Answering, decide
 from chat.models.parts import Part, next_step
 from chat.models.state import State
+from chat.prices import cost, per_token
 
 DECISION_SECONDS = 90 * 86_400.0  # however long ago somebody has made the demo, there is something to decide
 RENAME = "rename_conversation"
 SOON = 600.0
+MODEL = "scripted"  # whose price is pretended
 
 
 class Talk(Protocol):
@@ -59,7 +63,7 @@ class Agent:
         """For somebody to decide. The hash of what they decide about."""
         approval = to_decide(RENAME, arguments)
         self._answering.ask({call: approval}, seconds)
-        assert self._answering.wait({"input_tokens": 61, "output_tokens": 48})
+        assert self._answering.wait(spent(self._run, {"input_tokens": 61, "output_tokens": 48}))
         return approval["hash"]
 
     def _writes(self, part: Part, text: str, **fields: Any) -> None:
@@ -69,6 +73,15 @@ class Agent:
         assert number is not None
         assert not commit([Delta(run.conversation_id, run.pk, run.attempt, run.answer_id, 0, text, part=number)])
         self._answering.turn(closing={"state": "done", **fields}, opening=None)
+
+
+def spent(run: Run, usage: dict[str, int], *, estimated: bool = False) -> Spending:
+    """What the demonstration pretends that an attempt has cost."""
+    spending = Spending.of(run, MODEL)
+    price = cost(per_token(settings.CHAT_PRICES, MODEL), usage)
+    spending.usage, spending.cost, spending.estimated = usage, None if price is None else round(price), estimated
+    spending.tokens_in, spending.tokens_out = usage["input_tokens"], usage["output_tokens"]
+    return spending
 
 
 def acting(talk: Talk) -> None:

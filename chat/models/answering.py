@@ -21,6 +21,7 @@ from chat.models.participant import Participant
 from chat.models.parts import OUTCOMES, PENDING, RESULTS, STARTABLE, UNANSWERED, Part, calls_in, unanswered
 from chat.models.run import Run
 from chat.models.sheet import Sheet
+from chat.models.spending import Spending
 from chat.models.state import State
 from chat.models.steer import take
 from chat.models.summary import Summary
@@ -135,12 +136,15 @@ class Answering:
                 told = {"until": until, "text": text, "model": model}
                 sheet.say(Kind.CONVERSATION_SUMMARISED, summary=str(summary.pk), **told)
 
-    def wait(self, usage: dict[str, int]) -> bool:
-        """Give the run back until somebody has decided or answered. False: there is nothing to wait for any more."""
+    def wait(self, spent: Spending) -> bool:
+        """Give the run back until somebody has decided or answered; `spent` is settled. False: nothing is to be waited
+        for any more.
+        """
         with self._sheet() as sheet:
             if not _pending(sheet):
                 return False
-            Run.objects.filter(pk=sheet.run.pk).update(state=State.WAITING, lease_until=None, worker="", usage=usage)
+            Run.objects.filter(pk=sheet.run.pk).update(state=State.WAITING, lease_until=None, worker="")
+            spent.settle()
             sheet.say(Kind.RUN_WAITING)
             bulletin.waits(sheet.run)
             return True

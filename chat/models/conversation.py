@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from chat import log
 from chat.errors import Code, Refused
+from chat.models.budget import admit
 from chat.models.cancelled_send import CancelledSend
 from chat.models.device import Device
 from chat.models.event import Kind, new_id
@@ -166,7 +167,7 @@ class Conversation(models.Model):
         if early is not None:
             run.cancel_locked(self, early.by)
             early.delete()
-        return _acceptance(message, run, duplicate=False)
+        return _acceptance(message, run, duplicate=False) | admit(run)
 
     def retry(self, *, by: Participant, run: Run, device: Device | None, client_id: uuid.UUID) -> dict[str, Any]:
         """Answer a prompt again whose run failed, was stopped or interrupted. Queued behind what is live."""
@@ -193,7 +194,7 @@ class Conversation(models.Model):
                 requested_from=device,
             )
             log.record(conversation, log.Entry(Kind.RUN_QUEUED, new.queueing(), new.pk, prompt.pk))
-            return _acceptance(prompt, new, duplicate=False)
+            return _acceptance(prompt, new, duplicate=False) | admit(new)
 
     def cancel(
         self, *, by: Participant, device: Device | None, only_mine: bool, until: int | None = None

@@ -5,6 +5,8 @@ A run's state changes only while its conversation's row is locked and only by co
 """
 
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -14,12 +16,15 @@ from django.utils import timezone
 
 from chat import bulletin, log
 from chat.compaction import compact
+from chat.models import telling
+from chat.models.budget import Account, Key, may_start
 from chat.models.device import Device
 from chat.models.event import TEXT_KINDS, Event, Kind, new_id
 from chat.models.message import Message
 from chat.models.participant import Participant
 from chat.models.parts import next_step, text_in
 from chat.models.sheet import Sheet
+from chat.models.spending import Spending
 from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed, lease
 from chat.models.steer import miss, take
 from chat.turns import writing
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 
 class Run(models.Model):
     """`attempt` is the fencing token: an append or an end that carries another attempt is refused."""
+
+    accounts: Mapping[Key, Account] = MappingProxyType({})  # of one that was just claimed: its budgets
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     conversation = models.ForeignKey("chat.Conversation", models.CASCADE, related_name="runs", db_index=False)
@@ -55,6 +62,9 @@ class Run(models.Model):
     steered = models.BooleanField(default=False)  # something waits to be told at its next step
     retryable = models.BooleanField(default=False)
     usage = models.JSONField(default=dict, blank=True)
+    model = models.CharField(max_length=80, blank=True)
+    cost = models.BigIntegerField(null=True, blank=True)  # as in Spending, of all attempts
+    estimated = models.BooleanField(default=False)
     # The last prompt it was asked with, as we and as the provider measured it: how many tokens text has here.
     prompt_chars = models.PositiveIntegerField(default=0)
     prompt_tokens = models.PositiveIntegerField(default=0)
@@ -119,7 +129,7 @@ class Run(models.Model):
     def claim(cls, conversation: "Conversation", worker: str) -> list["Run"]:
         """Start what may start now in this conversation, under a lease of this worker's, and return it.
 
-        One run at a time in queue order, except those sent alongside, which wait for nobody.
+        One at a time in queue order, except those sent alongside, which wait for nobody. Without a budget, it ends.
         """
         claimed = []
         with conversation.locked() as locked:
@@ -130,10 +140,14 @@ class Run(models.Model):
             )
             busy = any(run.state in STARTED for run in runs)
             for run in runs:
-                if run.state == State.QUEUED and (run.alongside or not busy):
-                    run._start(locked, worker)
-                    claimed.append(run)
-                    busy = True
+                if run.state != State.QUEUED or (busy and not run.alongside):
+                    continue
+                if (refused := may_start(run)) is not None:
+                    run.end_locked(locked, refused[0], **refused[1])
+                    continue
+                run._start(locked, worker)
+                claimed.append(run)
+                busy = True
         return claimed
 
     def _start(self, conversation: "Conversation", worker: str) -> None:
@@ -178,8 +192,8 @@ class Run(models.Model):
     def end(self, state: State, attempt: int, **outcome: Any) -> bool:
         """End the run if this attempt still executes it. False: somebody else ended or restarted it.
 
-        `outcome`: stop_reason, error_code, error_message, retryable, usage … A run somebody asked to cancel
-        ends as cancelled, however it came to its end.
+        `outcome`: stop_reason, error_code, error_message, retryable. A run somebody asked to cancel ends as
+        cancelled, however it came to its end. What it has used is in Spending.
         """
         with self.conversation.locked() as conversation:
             run = type(self).objects.select_related("prompt").filter(pk=self.pk).first()
@@ -192,6 +206,7 @@ class Run(models.Model):
         """Write the one terminal event: text folded, open parts marked, row ended, log told. Lock held."""
         if self.cancel_requested_at is not None:
             state = State.CANCELLED
+        outcome |= Spending.tally(self.pk) if self.attempt else {"cost": 0}
         for name, value in outcome.items():
             setattr(self, name, value)
         was = self.state
@@ -224,16 +239,7 @@ class Run(models.Model):
 
     def ending(self) -> dict[str, Any]:
         """How it ended, as the log and every device say it."""
-        return {
-            "prompt": str(self.prompt_id),
-            "place": self.prompt.place,
-            "reason": self.state,
-            "stop_reason": self.stop_reason,
-            "by": self.cancelled_by if self.state == State.CANCELLED else None,
-            "error": {"code": self.error_code, "message": self.error_message} if self.error_code else None,
-            "retryable": self.retryable or self.state == State.INTERRUPTED,
-            "usage": self.usage,
-        }
+        return telling.ending(self)
 
     # --- recovery -------------------------------------------------------------------------------------------
 
@@ -293,7 +299,7 @@ class Run(models.Model):
 
     def queueing(self) -> dict[str, Any]:
         """What a `run.queued` event says."""
-        return {"alongside": self.alongside, "waiting": self.prompt.place is None, "attempt": self.attempt}
+        return telling.queueing(self)
 
     def _has_text(self) -> bool:
         answer = Message.objects.filter(pk__in=[self.answer_id]).first()

@@ -20,7 +20,8 @@ from django.views.decorators.http import require_GET, require_POST
 from chat.approval import visible
 from chat.errors import Code, Refused
 from chat.fragments import live_of
-from chat.models import Conversation, Participant, Role, Run
+from chat.models import Conversation, Participant, Role, Run, Spending
+from chat.models.budget import accounts
 from chat.models.parts import Part
 from chat.models.state import State
 from chat.transcript import answer_of, people_of, read_transcript
@@ -132,6 +133,8 @@ def conversation(request: HttpRequest, pk: UUID) -> HttpResponse:
             "queue": transcript.queue,
             "live": live_of(pk),
             "people": people_of(pk),
+            "spent": Spending.total(pk),
+            "accounts": accounts([participant.user_id], [pk]).values(),
             **_sidebar(request.user, pk),
         },
     )

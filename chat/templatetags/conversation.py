@@ -13,7 +13,9 @@ from django.utils.timesince import timesince
 
 from chat.approval import visible as made_visible
 from chat.markup import RENDERED_LIMIT, exactly, render_markdown
+from chat.models import Run
 from chat.models.parts import Part, files_in
+from chat.prices import tokens_in, written
 from chat.transcript import Answer
 
 register = template.Library()
@@ -184,22 +186,36 @@ def _shrunk(part: Part) -> float:
 
 
 @register.filter
+def money(millionths: int) -> str:
+    """A sum."""
+    return written(millionths, settings.CHAT_CURRENCY)
+
+
+@register.filter
+def thousands(count: int) -> str:
+    """A number that can be read."""
+    return f"{count:,}"
+
+
+@register.filter
+def used(run: Run) -> str:
+    """What an answer has used, in tokens and in money; empty if nothing."""
+    tokens_out = run.usage.get("output_tokens", 0)
+    if not run.usage:
+        return ""
+    tokens = f"{tokens_in(run.usage):,} tokens in, {'about ' if run.estimated else ''}{tokens_out:,} out"
+    if run.cost is None:
+        return f"{tokens} · cost unknown"
+    pretended = " (pretended)" if run.model == PRETENDED else ""
+    return f"{tokens} · about {written(run.cost, settings.CHAT_CURRENCY)}{pretended}"
+
+
+PRETENDED = "scripted"  # the model of the demonstration, which costs nothing
+
+
+@register.filter
 def ago(moment: datetime) -> str:
     """How long since, in one unit: a list is looked over, not studied."""
     if timezone.now() - moment < timedelta(minutes=1):
         return "just now"
     return f"{timesince(moment, depth=1)} ago"
-
-
-@register.simple_tag
-def approver_roles() -> str:
-    """Which roles may decide about calls, for the page's rules."""
-    return " ".join(settings.CHAT_APPROVERS)
-
-
-@register.simple_tag
-def approvers() -> str:
-    """The same for those who may not."""
-    words = {"owner": "the owner", "editor": "anyone who may write here", "viewer": "anyone here"}
-    named = [words[role] for role in settings.CHAT_APPROVERS]
-    return (named[-1] if "editor" in settings.CHAT_APPROVERS or len(named) == 1 else " or ".join(named)).capitalize()

@@ -88,10 +88,9 @@ class Connection:
         self.closing = False
         self._greeted = asyncio.Event()
 
-    async def admit(self, device_name: str) -> Access:
-        """Check who this is. Raises Refused. Call before the transport accepts."""
-        wish = Wish(self.credential, self.conversation, self.device, device_name)
-        access: Access = await self.host.doorkeeper.let_in(wish)
+    async def admit(self, name: str) -> Access:
+        """Check who this is; `name` is the device's. Raises Refused. Call before the transport accepts."""
+        access: Access = await self.host.doorkeeper.let_in(Wish(self.credential, self.conversation, self.device, name))
         self.user, self.user_id = access.participant.user.get_username(), access.participant.user_id
         return access
 
@@ -133,6 +132,7 @@ class Connection:
                 user=self.user,
                 role=access.participant.role,
                 device=str(self.device),
+                currency=settings.CHAT_CURRENCY,
                 limits=limits,
             )
         )

@@ -23,6 +23,7 @@ STATUSES = {
     Code.RUN_ENDED: 409,
     Code.TOO_LARGE: 413,
     Code.UNSUPPORTED: 415,
+    Code.BUDGET: 402,
     Code.RATE: 429,
     Code.DRAINING: 503,
     Code.STORAGE: 503,

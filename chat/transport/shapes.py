@@ -453,8 +453,15 @@ class RunCancelling(_Event):
     by: Who
 
 
+Millionths = Annotated[int, Field(ge=0, description="of the currency")]
+
+
 class Ending(Shape):
-    """How a run ended. `place` is null if its message was removed from the queue."""
+    """How a run ended. `place` is null if its message was removed from the queue.
+
+    `cost` is null if it is not known: there is no price for the model. `estimated`: tokens and cost are in part:
+    the provider did not come to count all of them.
+    """
 
     prompt: Id
     place: Serial | None
@@ -464,6 +471,9 @@ class Ending(Shape):
     error: Problem | None
     retryable: bool
     usage: dict[str, int]
+    model: str = ""
+    cost: Millionths | None = None
+    estimated: bool = False
 
 
 class RunEnded(_Event, Ending):
@@ -579,7 +589,7 @@ class Limits(Shape):
 
 
 class Hello(Shape):
-    """The first frame: who you are, where the log is, how often to say something."""
+    """The first frame: who you are, where the log is, how often to say something, what costs are in."""
 
     type: Literal["hello"]
     protocol: Literal["conversation.v1"]
@@ -591,6 +601,7 @@ class Hello(Shape):
     user: str
     role: Literal["owner", "editor", "viewer"]
     device: Id
+    currency: str
     limits: Limits
 
 
@@ -642,6 +653,15 @@ class SnapshotPerson(Shape):
     role: Literal["owner", "editor", "viewer"]
 
 
+class Spent(Shape):
+    """What the answers of a conversation have used. `unknown`: of so many the cost is not known, nor in the sum."""
+
+    tokens_in: int
+    tokens_out: int
+    cost: Millionths
+    unknown: int
+
+
 class Snapshot(Shape):
     """The newest page of turns at `serial`, for a device without a usable cursor. `older`: there is more."""
 
@@ -651,6 +671,7 @@ class Snapshot(Shape):
     turns: list[SnapshotTurn]
     queue: list[SnapshotWaiting]
     people: list[SnapshotPerson]
+    spent: Spent
     older: Serial | None
 
 
@@ -688,8 +709,21 @@ class Ack(BaseModel):
     id: Id
 
 
+class Budget(Shape):
+    """Yours for this month, or this conversation's. `renews_at` (ISO 8601) is missing where it does not."""
+
+    of: Literal["user", "conversation"]
+    limit: Millionths
+    used: Millionths
+    currency: str
+    renews_at: str = ""
+
+
 class Nack(Shape):
-    """The signal was refused and nothing changed. `id` is null if it had none that could be read."""
+    """The signal was refused and nothing changed. `id` is null if it had none that could be read.
+
+    `budget` is there with the code of that name.
+    """
 
     type: Literal["nack"]
     id: Id | None
@@ -697,6 +731,7 @@ class Nack(Shape):
     message: str
     retryable: bool
     retry_after: float = 0.0
+    budget: Budget = Budget(of="user", limit=0, used=0, currency="")
 
 
 class Beat(Shape):

@@ -7,12 +7,12 @@ const SOON = 600;
 const isReachable = () => (document.body.dataset.connection ?? "live") === "live";
 
 /** Keep element `id` fresh through its htmx `refresh` trigger. Returns a function that asks for it soon. */
-export function keepFresh(id) {
+export function keepFresh(id, every = EVERY) {
   const element = document.getElementById(id);
   if (element === null) return () => {};
   let soon = 0;
   const refresh = () => document.visibilityState === "visible" && isReachable() && htmx.trigger(element, "refresh");
-  setInterval(refresh, EVERY);
+  setInterval(refresh, every);
   document.addEventListener("visibilitychange", refresh);
   addEventListener("pageshow", (event) => event.persisted && refresh());
   return () => {

@@ -19,6 +19,7 @@ import { startTimes } from "./times.js";
 import { startWhispers, whisper } from "./whispers.js";
 
 const READ_EVERY = 4_000; // ms
+const BUDGET_EVERY = 60_000; // also after each answer
 
 const me = device();
 const scroll = new Scroll();
@@ -119,6 +120,7 @@ startPanels({
   },
 });
 onChanged(keepFresh("beside"));
+onChanged(keepFresh("budget", BUDGET_EVERY));
 document.addEventListener("visibilitychange", noteRead);
 addEventListener("pagehide", tellRead);
 byId("reconnect").addEventListener("click", () => connection.check());

@@ -22,7 +22,7 @@ from django.db import transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from chat import log  # noqa: E402
-from chat.models import Conversation, Device, Kind, Message, Run  # noqa: E402
+from chat.models import Budget, Conversation, Device, Kind, Message, Run  # noqa: E402
 from chat.models.parts import text_parts  # noqa: E402
 from chat.models.state import State  # noqa: E402
 
@@ -52,6 +52,10 @@ def add(conversation: str, name: str, role: str) -> None:
     found = Conversation.objects.get(pk=conversation)
     owner = found.participants.select_related("user").get(role="owner")
     found.add(by=owner, user=User.objects.get(username=name), role=role)
+
+
+def budget(name: str, limit: str) -> None:
+    Budget.objects.update_or_create(user=User.objects.get(username=name), defaults={"limit": limit})
 
 
 def rename_device(name: str, device_name: str) -> None:
@@ -127,7 +131,9 @@ def head(conversation: str) -> int:
 
 
 def main() -> None:
-    calls = {f.__name__: f for f in (sign_in, sign_out, begin, add, rename_device, texts, runs, history, acted, head)}
+    calls = {
+        f.__name__: f for f in (sign_in, sign_out, begin, add, budget, rename_device, texts, runs, history, acted, head)
+    }
     for line in sys.stdin:
         name, fields = json.loads(line)
         sys.stdout.write(json.dumps(calls[name](**fields)) + "\n")

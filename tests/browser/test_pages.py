@@ -51,8 +51,8 @@ def test_a_conversation_costs_the_same_however_long_it_is(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     # participant; conversation; prompts; their runs; waiting; who asked those; whether it moved on meanwhile; people;
-    # the list beside; what runs
-    queries = SESSION_AND_USER + 10
+    # the list beside; what runs; what was spent; whether there is a budget
+    queries = SESSION_AND_USER + 12
     ask(conversation, alice, "One")
     ask(conversation, alice, "Waits", "queue")
     with django_assert_num_queries(queries):

@@ -19,7 +19,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from chat.client import Closed, Conversation, Left, Offered, Offers, Refused, State, Unreadable, connect, events
 from chat.client.question import DECLINED, Question
-from chat.client.terminal import ASK, Screen, Status, how_it_ended, plain
+from chat.client.terminal import ASK, Screen, Status, how_it_ended, nearly_used_up, plain
 
 HELP = """\
 /stop         stop what you asked for
@@ -179,7 +179,9 @@ class Terminal:
 
     async def _told(self, asking: Coroutine[Any, Any, Any]) -> None:
         try:
-            await asking
+            ack = await asking
+            if ack.budget is not None:
+                self.screen.line(nearly_used_up(ack.budget))
         except Refused as refusal:
             self.screen.line(f"[refused: {plain(refusal.message)}]")
         except (Closed, Left):

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 from chat.batches import Delta
 from chat.contents import inspect
 from chat.group_commit import commit
-from chat.management.demo_agent import acting
-from chat.models import Conversation, Device, File, Participant, Role, Run
+from chat.management.demo_agent import acting, spent
+from chat.models import Budget, Conversation, Device, File, Participant, Role, Run
 from chat.models.answering import Answering
 from chat.models.state import State
 from chat.pages.accounts import DEMO_ACCOUNTS
@@ -63,6 +63,7 @@ def seed() -> int:
         Talk(alice, "Counting words", bob, Role.EDITOR),
         Talk(alice, "An agent at work", bob, Role.EDITOR),
     ]
+    Budget.objects.get_or_create(user=alice, defaults={"limit": 1})
     for talk, fill in zip(talks, (archive, interrupted, stopped, finished, acting), strict=True):
         fill(talk)
     return len(talks)
@@ -104,7 +105,9 @@ class Talk:
             refused = commit([Delta(run.conversation_id, run.pk, run.attempt, run.answer_id, at, piece)])
             assert not refused
 
-    def end(self, run: Run, state: State, **outcome: Any) -> None:
+    def end(self, run: Run, state: State, usage: dict[str, int] | None = None, **outcome: Any) -> None:
+        used = usage or {"input_tokens": 12, "output_tokens": 15}
+        spent(run, used, estimated=state != State.COMPLETED).settle()
         assert run.end(state, run.attempt, **outcome)
 
     def summarise(self, run: Run, text: str) -> None:
@@ -162,7 +165,7 @@ def stopped(talk: Talk) -> None:
 
 def interrupted(talk: Talk) -> None:
     """Broke off, was tried again and answered; then another one that broke off and waits for somebody to retry."""
-    lost = {
+    lost: dict[str, Any] = {
         "error_code": "connection_lost",
         "error_message": "The connection to the model was lost.",
         "retryable": True,
