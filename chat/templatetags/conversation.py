@@ -81,6 +81,12 @@ def decision_limit() -> int:
     return TO_DECIDE
 
 
+@register.simple_tag
+def approvers() -> str:
+    """The roles that may decide."""
+    return " ".join(settings.CHAT_APPROVERS)
+
+
 @register.filter
 def is_long(text: str, limit: int = SHOWN) -> bool:
     return len(text) > limit

@@ -21,7 +21,7 @@ const ENDINGS = { completed: "Answer finished.", cancelled: "Answer stopped.", f
 
 let running = new Map(); // run → state, as announced
 const begun = new Set();
-let asking = new Map(); // call → name of its tool: what waits for a decision, as announced
+let asking = new Map(); // call → { name of its tool, isMine }: what waits for a decision, as announced
 
 /** The state of the connection; `stopped` says why and what can be done. */
 export function showConnection(state, why, attempts) {
@@ -55,8 +55,8 @@ function showSentAway({ code, reason, message }) {
 function announce(now, questions) {
   const says = [];
   for (const [run, state] of now) if (state === "answering" && running.get(run) !== "answering") says.push(begun.has(run) ? "Answer goes on." : "Answer started.");
-  for (const [call, name] of questions) if (!asking.has(call)) says.push(`${name} needs ${document.body.dataset.role !== "viewer" ? "your" : "a"} decision.`);
-  for (const [call, name] of asking) if (!questions.has(call)) says.push(`${name}: ${decisionAbout(call)}`);
+  for (const [call, { name, isMine }] of questions) if (!asking.has(call)) says.push(`${name} needs ${isMine ? "your" : "a"} decision.`);
+  for (const [call, { name }] of asking) if (!questions.has(call)) says.push(`${name}: ${decisionAbout(call)}`);
   for (const run of running.keys()) if (!now.has(run)) says.push(ENDINGS[byId(`answer-${run}`)?.dataset.state]);
   if (says.length) byId("announce").textContent = says.filter(Boolean).join(" ");
 }
@@ -68,7 +68,8 @@ function decisionAbout(call) {
 }
 
 function questions() {
-  return new Map([...document.querySelectorAll(".approval")].map(({ dataset: { call, name } }) => [call, name]));
+  const isMine = (roles) => roles.split(" ").includes(document.body.dataset.role);
+  return new Map([...document.querySelectorAll(".approval")].map(({ dataset: { call, name, roles } }) => [call, { name, isMine: isMine(roles) }]));
 }
 
 function bars() {

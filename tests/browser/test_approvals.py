@@ -21,8 +21,9 @@ APPROVE = "[data-decide=approve]"
 
 @pytest.fixture(scope="module")
 def hasty_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One on which nobody has much time to decide, and an agent only one step."""
-    made = Site(tmp_path_factory.mktemp("hasty"), CHAT_APPROVAL_SECONDS="4", CHAT_MAX_STEPS="1").start()
+    """One on which nobody has much time to decide, only owners may, and an agent has one step."""
+    settings = {"CHAT_APPROVAL_SECONDS": "8", "CHAT_MAX_STEPS": "1", "CHAT_APPROVERS": "owner"}
+    made = Site(tmp_path_factory.mktemp("hasty"), **settings).start()
     yield made
     made.close()
 
@@ -101,7 +102,7 @@ async def test_a_viewer_sees_it_and_cannot_decide(story: Story) -> None:
     assert await laptop.page.is_visible(APPROVE)
     for selector in (APPROVE, DENY, ".decide input"):
         assert not await veras.page.is_visible(selector)
-    await veras.shows(".approval .for-viewer", "Whoever may write here decides.")
+    await veras.shows(".undecided", "Somebody else here decides about this.")
     assert "erase needs a decision." in " ".join(await veras.page.evaluate("window.said"))
     await laptop.page.click(DENY)
     await veras.shows(".decided", f"Denied by {laptop.user}")
@@ -230,6 +231,17 @@ async def test_it_waits_through_a_restart_of_the_server(fragile_story: Story) ->
     await laptop.ended("completed")
     assert "the attic is gone" in await laptop.answer()
     await story.same_as_reload(laptop)
+
+
+async def test_an_editor_is_not_asked_where_only_owners_decide(hasty: Story) -> None:
+    hasty.add("bob", "editor")
+    laptop, bobs = await hasty.open(), await hasty.open("bob")
+    await asked(hasty, laptop, bobs)
+    assert await laptop.page.is_visible(APPROVE)
+    assert await bobs.page.is_visible(".undecided")
+    assert not await bobs.page.is_visible(APPROVE)
+    await laptop.page.click(DENY)
+    await bobs.ended("completed")
 
 
 async def test_what_nobody_decides_about_does_not_run_and_one_step_is_all(hasty: Story) -> None:
