@@ -35,8 +35,8 @@ def lapsed(run: Any) -> None:
 
 
 def waits(run: Any) -> None:
-    """It was given back until a person has decided."""
-    _tell(logging.INFO, "run waits for a person", {**ids(run), "worker": run.worker})
+    """It was given back until a person has decided, or a device has answered."""
+    _tell(logging.INFO, "run waits for an answer", {**ids(run), "worker": run.worker})
 
 
 def queued_again(run: Any) -> None:

@@ -13,8 +13,10 @@ from pytest_django import Settings
 
 from chat import host as hosts
 from chat.agent.provider import Text
+from chat.errors import Refused
 from chat.models import Conversation, Message, Run
 from chat.models import Device as DeviceRow
+from chat.models.answering import answer as verb
 from chat.models.state import State
 from project import asgi
 from tests import acting
@@ -187,8 +189,13 @@ async def test_a_device_that_was_revoked_or_whose_person_has_left_may_not_answer
     agent.steps = [asks("look", where="out")]
     ack = await laptop.ask("Look.")
     call = await offered(phone, ack["run"])
-    # Past the door, which would close the connection: the verb looks for itself, with the lock held.
+    row = await DeviceRow.objects.aget(pk=phone.id)
     await DeviceRow.objects.filter(pk=phone.id).aupdate(revoked_at=timezone.now())
+    # Also past the door: the verb looks for itself, with the lock held.
+    run = await Run.objects.select_related("conversation").aget(pk=ack["run"])
+    by = await conversation.participants.select_related("user").aget(user=phone.user)
+    with pytest.raises(Refused, match="revoked"):
+        await sync_to_async(verb)(run, by=by, device=row, call=call["call"], text="A tree.")
     assert (await answer(phone, ack["run"], call, result="A tree.")).get("code") in {"revoked", "signed_out"}
     await laptop.say("run.cancel", run=ack["run"])
     owner = await conversation.participants.aget(user=laptop.user)
@@ -329,4 +336,23 @@ async def test_a_question_has_its_defaults_when_devices_get_it(agent: type[Actin
     arguments = {"question": "Tea?", "options": ["Yes", "No"], "several": False, "free_text": True}
     assert call["offer"]["arguments"] == arguments
     await answer(laptop, ack["run"], call, result="Yes")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+
+
+@pytest.mark.over_websocket
+async def test_a_page_has_what_is_offered_while_the_run_still_does_something_else(
+    agent: type[Acting], device: Make, alice: User, laptop: Device, conversation: Conversation
+) -> None:
+    page = await (await device(alice, conversation, encoding="html").connect()).synced()
+    agent.steps = [[*asks("look", "a", where="<out>"), *asks("hold", "b", text="on")]]
+    ack = await laptop.ask("Look.")
+    await laptop.until(lambda: acting.ran == ["on"], "the other tool")
+    await laptop.until(lambda: "offered" in str(laptop.view.parts_of(ack["run"])), "the offer")
+    call = next(part for part in laptop.view.parts_of(ack["run"]) if part["type"] == "tool_use")
+    shown = f'data-offer="{call["call"]}" data-run="{ack["run"]}" data-tool="look" data-user="alice"'
+    given = 'data-arguments="{&quot;often&quot;: 1, &quot;where&quot;: &quot;&lt;out&gt;&quot;}"'
+    await page.until(lambda: any(f"{shown} {given}" in frame.get("html", "") for frame in page.frames), "the offer")
+    assert laptop.view.state_of(ack["run"]) == "running"
+    acting.Held.until.set()
+    await answer(laptop, ack["run"], call, result="A tree.")
     assert (await laptop.ended(ack["run"]))["state"] == "completed"

@@ -81,8 +81,11 @@ def test_the_tools_that_come_with_it_are_there_in_the_order_of_the_setting() -> 
         "search_conversations",
         "rename_conversation",
         "share_conversation",
+        "ask_user",
+        "this_device",
     ]
     assert {name for name, one in found.items() if one.needs_approval} == {"rename_conversation", "share_conversation"}
+    assert {name for name, one in found.items() if one.on_device} == {"ask_user", "this_device"}
     for one in found.values():
         Draft202012Validator.check_schema(one.input_schema)
         assert all("description" in known for known in one.input_schema["properties"].values()), one.name

@@ -104,19 +104,23 @@ async def test_x16_of_two_decisions_the_first_stands_the_second_is_told_and_the_
 async def test_x17_an_answer_while_the_run_still_executes_is_taken_and_waits_for_the_other_calls(
     agent: type[Acting], device: Make, alice: User, laptop: Device
 ) -> None:
-    agent.steps = [[*asks("look", "a", where="out"), *asks("hold", "b", text="on"), *asks("delete", "c", what="all")]]
+    step = [*asks("look", "a", where="out"), *asks("hold", "b", text="on"), *asks("delete", "c", what="one")]
+    agent.steps = [[*step, *asks("delete", "d", what="two")]]
     ack = await laptop.ask("Do all of it.")
     await laptop.until(lambda: acting.ran == ["on"], "the tool that takes long")
-    look, _, delete = calls_of(laptop, ack["run"])
+    begun = ["offered", "running", "waiting", "waiting"]
+    await laptop.until(lambda: [call.get("status") for call in calls_of(laptop, ack["run"])] == begun, "all of it")
+    look, _, first, second = calls_of(laptop, ack["run"])
     assert laptop.view.state_of(ack["run"]) == "running"
     assert (await answer(laptop, ack["run"], look, result="A tree."))["outcome"] == "done"
-    assert (await decide(laptop, ack["run"], delete, "deny"))["decision"] == "denied"
-    assert len(agent.turns) == 1
-    acting.Held.until.set()
-    assert (await laptop.ended(ack["run"]))["state"] == "completed"
-    assert len(agent.turns) == 2
-    assert len(results_in(agent.turns[1])) == 3
+    assert (await decide(laptop, ack["run"], first, "deny"))["decision"] == "denied"
     assert "run.waiting" not in [event["type"] for event in laptop.events]
+    acting.Held.until.set()
+    await waiting(laptop, ack["run"])
+    assert len(agent.turns) == 1
+    assert (await decide(laptop, ack["run"], second, "deny"))["decision"] == "denied"
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert [len(results_in(turn)) for turn in agent.turns] == [0, 4]
     assert_valid(agent)
     await assert_equal_everywhere(device, alice, ack["run"], laptop)
 
@@ -316,16 +320,19 @@ async def test_x22_a_message_that_comes_during_the_words_before_a_call_never_spo
     agent.steps = [[Text("Let me see. "), gate, *asks("delete", what="all")], [Text("Deleted.")]]
     ack = await laptop.ask("Delete it.")
     await phone.writes(ack["run"], 5)
-    agent.steps = [*agent.steps] if when_busy == "queue" else [[Text("Two things. "), *asks("note", text="x")]]
+    agent.steps = [[Text("Two things. "), *asks("hold", text="x")]] if when_busy == "alongside" else []
     late = await phone.ask("And something else.", when_busy=when_busy)
     if when_busy == "alongside":
-        assert (await phone.ended(late["run"]))["state"] == "completed"
+        await phone.until(lambda: acting.ran == ["x"], "the tool of the other")
     gate.set()
     if when_busy == "interrupt":
         assert (await phone.ended(ack["run"]))["state"] == "cancelled"
     else:
         [call] = await waiting(phone, ack["run"])
         agent.steps = []
+        acting.Held.until.set()  # what was asked alongside goes on while this call has no answer
+        if when_busy == "alongside":
+            assert (await phone.ended(late["run"]))["state"] == "completed"
         await decide(phone, ack["run"], call, "approve")
         assert (await phone.ended(ack["run"]))["state"] == "completed"
     for one in (laptop, phone):

@@ -53,7 +53,7 @@ class Run(models.Model):
     losses = models.PositiveSmallIntegerField(default=0)  # attempts whose server was lost; a hand-over is none
     worker = models.CharField(max_length=80, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
-    waits_until = models.DateTimeField(null=True, blank=True)  # for a person; then nobody has allowed it
+    waits_until = models.DateTimeField(null=True, blank=True)  # for people or devices; then it is too late
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     cancelled_by = models.JSONField(null=True, blank=True)
     stop_reason = models.CharField(max_length=40, blank=True)

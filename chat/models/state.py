@@ -14,7 +14,7 @@ class State(models.TextChoices):
 
     QUEUED = "queued"
     RUNNING = "running"
-    WAITING = "waiting"  # for a person; no worker has it
+    WAITING = "waiting"  # for a person or a device; no worker has it
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     FAILED = "failed"

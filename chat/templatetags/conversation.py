@@ -117,8 +117,8 @@ def result_of(parts: Iterable[Part], call: Part) -> tuple[int, Part] | None:
 
 
 def as_json(value: object) -> str:
-    """For an attribute that a script reads."""
-    return json.dumps(value, ensure_ascii=False)
+    """For an attribute that a script reads. The same from every database: PostgreSQL keeps no order of keys."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 @register.filter
