@@ -23,6 +23,7 @@ from bench.process import Process, Site
 from bench.provider import stamps
 from bench.table import Row, median, milliseconds, percentile, times
 from chat.client import Conversation, Memory, Transport, connect, events, frames
+from chat.client.event import Event
 
 NAME = "programs"
 
@@ -56,7 +57,7 @@ class Lives:
     serials: set[int] = field(default_factory=set)  # of what is not text, which may be given again as it is merged
     ended: set[str] = field(default_factory=set)  # runs
 
-    def take(self, event: events.Event) -> None:
+    def take(self, event: Event) -> None:
         match event:
             case events.MessageDelta() | events.MessageSnapshot():
                 known = self.texts.get(event.message, "")
@@ -147,7 +148,7 @@ async def restarted(server: Process, made: dict[str, Any], door: str, file: Path
                     if life == 0:
                         # Long enough for all lives: some 8 tokens and a start each.
                         await conversation.send(stamps(options.lives * 20, options.rate))
-                elif isinstance(event, events.Event):
+                elif isinstance(event, Event):
                     lives.take(event)
                     left -= 1
                 if (left <= 0 and not last) or lives.ended:

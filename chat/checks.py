@@ -32,11 +32,8 @@ _ORIGIN = re.compile(
 _AT_HOME = (".localhost", ".local", ".lan", ".internal", ".home.arpa", ".test")
 _ESCAPES = "In a password, write : / ? # @ % [ ] as %3A %2F %3F %23 %40 %25 %5B %5D."
 _ABOVE_ZERO = (
-    "CHAT_CLAUDE_MAX_TOKENS",
-    "CHAT_CLAUDE_IDLE_SECONDS",
-    "CHAT_MAX_STEPS",
-    "CHAT_APPROVAL_SECONDS",
-    "CHAT_DEVICE_SECONDS",
+    *("CHAT_CLAUDE_MAX_TOKENS", "CHAT_CLAUDE_IDLE_SECONDS"),
+    *("CHAT_MAX_STEPS", "CHAT_APPROVAL_SECONDS", "CHAT_DEVICE_SECONDS"),
     "CHAT_LEASE_SECONDS",
     "CHAT_SWEEP_SECONDS",
     "CHAT_MAX_ATTEMPTS",

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
 from chat.contents import KNOWN
-from chat.wire import MOST_FILES
+from chat.spoken import MOST_FILES
 
 # The Messages API takes 32 MB; in base64 three bytes are four, and there is more in a request than files.
 MOST_IN_PROMPT = 22_000_000

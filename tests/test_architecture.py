@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "approval", "client", "contents", "prices", "metrics", "logs", "tracing", "exporting"),
     ("models", "log", "compaction", "turns", "bulletin"),
     ("database", "ending", "batches", "layer", "news", "roster", "allowance"),
-    ("wire", "transcript", "markup", "templatetags", "fragments", "reading"),
+    ("spoken", "wire", "transcript", "markup", "templatetags", "fragments", "reading"),
     ("hub", "lane"),
     ("feed", "group_commit", "host", "census", "tidying"),
     ("agent", "transport", "pages", "admin"),

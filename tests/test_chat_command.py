@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from chat.agent.scripted import long_text
 from chat.client import View, events
+from chat.client.event import Event
 from chat.client.facts import Ending, Part, Problem, Who
 from chat.client.terminal import Plain, Screen, how_it_ended, plain
 from tests.device import until
@@ -353,7 +354,7 @@ class Story:
         self.serial = 0
         self.lengths: dict[str, int] = {}
 
-    def happens(self, event: events.Event) -> None:
+    def happens(self, event: Event) -> None:
         self.view.apply(event)
         self.screen.show(event)
 

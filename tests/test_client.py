@@ -42,6 +42,7 @@ from chat.client import (
     machine,
 )
 from chat.client.address import Address, Identity
+from chat.client.event import Event
 from chat.client.frames import Ack, Bye, Hello, Limits, Nack, Reset, Snapshot, SnapshotText, Sync
 from chat.client.machine import PATIENCE, Act, Beat, Drop, Machine, Open
 from chat.client.memory import FIRST
@@ -287,7 +288,7 @@ def title(after: int, serial: int) -> events.ConversationRenamed:
     return events.ConversationRenamed(after=after, serial=serial, title="T")
 
 
-def batch(after: int, serial: int, *inner: events.Event) -> frames.Batch:
+def batch(after: int, serial: int, *inner: Event) -> frames.Batch:
     return frames.Batch(after=after, serial=serial, conversation="", events=inner)
 
 
@@ -903,7 +904,7 @@ class Program:
                 new = known[: event.offset] + event.text
                 assert len(new) > len(known) or event.type == "message.snapshot", f"a repeat: {event}"
                 self.texts[event.message, event.part] = new
-            case events.Event():
+            case Event():
                 assert event.serial > self.serial, f"a repeat: {event}"
                 self.serial = event.serial
             case _:

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from django.conf import settings
 
-from chat import wire
+from chat import spoken, wire
 from chat.errors import RETRYABLE, Code
 from chat.management.commands.protocol_schema import rendered
 from chat.models import Kind
@@ -46,7 +46,7 @@ def test_every_kind_of_event_has_a_shape() -> None:
 
 def test_every_signal_is_on_the_page_with_its_fields_and_nothing_else() -> None:
     page = rows("Speaking")
-    signals = {name: model for model in get_args(get_args(wire.AnySignal)[0]) for name in types_of_one(model)}
+    signals = {name: model for model in get_args(get_args(spoken.AnySignal)[0]) for name in types_of_one(model)}
     assert set(page) == set(signals)
     for name, model in signals.items():
         assert ("\u2713" in page[name][0]) == ("id" in model.model_fields), name
@@ -77,7 +77,7 @@ def test_every_limit_is_on_the_page_with_its_value() -> None:
     }
     assert page == {
         "signal_bytes": wire.MAX_SIGNAL_BYTES,
-        "text": wire.MAX_TEXT,
+        "text": spoken.MAX_TEXT,
         "frame_bytes": wire.MAX_FRAME_BYTES,
         "window_bytes": wire.WINDOW_BYTES,
         "window_frames": wire.WINDOW_FRAMES,

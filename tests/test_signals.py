@@ -15,10 +15,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from chat import host as hosts
-from chat import wire
+from chat import spoken, wire
 from chat.errors import Code, Refused
 from chat.models import Conversation, Message, Participant, Run
-from chat.models.conversation import ALONGSIDE_LIMIT, QUEUE_LIMIT
+from chat.models.saying import ALONGSIDE_LIMIT, QUEUE_LIMIT
 from chat.transport.connection import TYPING_SECONDS
 from tests import under
 from tests.conftest import with_settings
@@ -88,7 +88,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"text": ["a"]}, "invalid"),
     ({"text": "a\x00b"}, "invalid"),
     ({"text": "a\ud800b"}, "invalid"),
-    ({"text": "a" * (wire.MAX_TEXT + 1)}, "too_large"),
+    ({"text": "a" * (spoken.MAX_TEXT + 1)}, "too_large"),
     ({"text": "a" * wire.MAX_SIGNAL_BYTES}, "too_large"),
     ({"text": "a", "when_busy": "steer"}, "invalid"),
     ({"text": "a", "when_busy": {}}, "invalid"),
@@ -110,7 +110,7 @@ async def test_a_message_of_the_greatest_length_is_taken_and_arrives_whole(
     device: Make, alice: User, conversation: Conversation
 ) -> None:
     laptop, phone = await connected(device(alice, conversation)), await connected(device(alice, conversation))
-    text = "/fail-before " + "é" * (wire.MAX_TEXT - 13)
+    text = "/fail-before " + "é" * (spoken.MAX_TEXT - 13)
     signal = {"type": "message.send", "id": NOBODY, "text": text}
     [ack] = await laptop.answers_to({"text": json.dumps(signal, ensure_ascii=False)})
     await phone.ended(ack["run"])
@@ -186,7 +186,7 @@ async def test_a_signal_that_is_too_large_to_be_read_is_answered_by_its_id(
 ) -> None:
     laptop = await connected(device(alice, conversation))
     assert await refused(laptop, "message.send", text="x" * wire.MAX_SIGNAL_BYTES) == Code.TOO_LARGE
-    longest = await laptop.say("message.send", text="/rate 0 /echo " + "😀" * (wire.MAX_TEXT - 14))
+    longest = await laptop.say("message.send", text="/rate 0 /echo " + "😀" * (spoken.MAX_TEXT - 14))
     assert longest["type"] == "ack", "what is within the limit of the text is within the limit of the signal"
 
 
@@ -314,7 +314,7 @@ async def test_the_queue_is_edited_moved_and_emptied_by_signals(
     assert await refused(laptop, "queue.move", message=one, before=NOBODY) == Code.UNKNOWN_MESSAGE
     assert await refused(laptop, "queue.move", message=one, before=started) == Code.STALE
     assert await refused(laptop, "queue.edit", message=one, text=" ") == Code.INVALID
-    assert await refused(laptop, "queue.edit", message=one, text="a" * (wire.MAX_TEXT + 1)) == Code.TOO_LARGE
+    assert await refused(laptop, "queue.edit", message=one, text="a" * (spoken.MAX_TEXT + 1)) == Code.TOO_LARGE
     assert laptop.view.runs[running]["state"] == "running"
 
 
@@ -545,11 +545,11 @@ async def test_the_last_of_duplicate_keys_counts(device: Make, alice: User, conv
 
 
 def test_text_and_wrapping_of_the_largest_message_fit_into_a_signal() -> None:
-    biggest = {"type": "message.send", "id": NOBODY, "parent": NOBODY, "text": "😀" * (wire.MAX_TEXT - 100)}
+    biggest = {"type": "message.send", "id": NOBODY, "parent": NOBODY, "text": "😀" * (spoken.MAX_TEXT - 100)}
     assert wire.read_signal(json.dumps(biggest, ensure_ascii=False))
 
 
-TYPES = [get_args(model.model_fields["type"].annotation)[0] for model in get_args(wire.Spoken)]
+TYPES = [get_args(model.model_fields["type"].annotation)[0] for model in get_args(spoken.Spoken)]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.uuids().map(str),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

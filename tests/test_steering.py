@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from chat.agent.provider import Text
-from chat.client.events import RunSteered, SteerConsumed, SteerMissed
+from chat.client.acts import RunSteered, SteerConsumed, SteerMissed
 from chat.client.facts import Who
 from chat.client.view import View
 from chat.models import Conversation, Participant, Run, Steer

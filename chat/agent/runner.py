@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any, cast
 
@@ -15,8 +13,10 @@ from django.db import DatabaseError
 from chat import bulletin, metrics
 from chat.agent.attachments import Attachments
 from chat.agent.loop import Loop
+from chat.agent.outcome import Outcome, failure, short
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
 from chat.agent.room import Room
+from chat.agent.saying import storable
 from chat.agent.toolbox import Toolbox
 from chat.agent.wallet import UsedUp, Wallet
 from chat.agent.writer import Writer
@@ -33,16 +33,6 @@ logger = logging.getLogger(__name__)
 END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds
 AWAY_SECONDS = 3.0  # after those, for as long as the database is away; by another error a sweep ends the run
 LEAVE_SECONDS = 3.0  # for who was told to stop and does not; then its run ends without it
-MOST_CHARS = 40  # of a stop reason and of a code, as they are stored
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # whatever a provider says, one text must not spoil a commit
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How the provider's turn came to its end."""
-
-    state: State
-    fields: dict[str, Any] = field(default_factory=dict)
 
 
 class Runner:
@@ -141,7 +131,7 @@ class Runner:
         except Lost:
             outcome = Outcome(State.CANCELLED)
         except DatabaseError:
-            outcome = Outcome(State.FAILED, _error("storage", "The answer could not be stored.", retryable=True))
+            outcome = Outcome(State.FAILED, failure("storage", "The answer could not be stored.", retryable=True))
         handing_over = self._leaving and not self._unwanted and outcome.state == State.CANCELLED
         await self._end(outcome, handing_over=handing_over)
         self._trace.ended("handed_over" if handing_over else outcome.state.value, outcome.fields.get("error_code", ""))
@@ -180,11 +170,11 @@ class Runner:
                             await writer.begin_text()
                         if not writer.has_begun:
                             self._trace.first_text()
-                        writer.write(_UNSTORABLE.sub("\ufffd", text))
+                        writer.write(storable(text))
                     case Usage():
                         pass
                     case Stopped(reason):
-                        stop_reason = _short(reason)
+                        stop_reason = short(reason)
                     case Notice():
                         self._tell(event)
                     case _:
@@ -201,7 +191,7 @@ class Runner:
             async for event in events:
                 match event:
                     case Text(text):
-                        said.append(_UNSTORABLE.sub("\ufffd", text))
+                        said.append(storable(text))
                     case Notice():
                         self._tell(event)
                     case Stopped("refusal"):
@@ -232,14 +222,14 @@ class Runner:
                 return self._stopped_by(error)
             case ProviderError():
                 state = State.INTERRUPTED if error.lost else State.FAILED
-                message = _UNSTORABLE.sub("\ufffd", str(error.message))
-                return Outcome(state, _error(_short(error.code), message, retryable=bool(error.retryable)))
+                message = storable(str(error.message))
+                return Outcome(state, failure(short(error.code), message, retryable=bool(error.retryable)))
             case DatabaseError():
-                return Outcome(State.FAILED, _error("storage", "The answer could not be stored.", retryable=True))
+                return Outcome(State.FAILED, failure("storage", "The answer could not be stored.", retryable=True))
         logger.error("the provider broke", exc_info=error, extra=self._facts)
         if told:  # while it was cleaning up: that its run was to end is what counts
             return Outcome(State.CANCELLED)
-        return Outcome(State.FAILED, _error("internal", "Something went wrong while answering.", retryable=True))
+        return Outcome(State.FAILED, failure("internal", "Something went wrong while answering.", retryable=True))
 
     def _stopped_by(self, used_up: UsedUp) -> Outcome:
         logger.info("run is to stop", extra={**self._facts, "why": "budget"})
@@ -308,12 +298,3 @@ def _ended_after_all(reply: "asyncio.Task[str | None]") -> None:
     _deaf.discard(reply)
     if not reply.cancelled():
         reply.exception()  # looked at, or it would be reported as an error nobody saw
-
-
-def _short(word: object) -> str:
-    """A reason or a code, as the row can hold it."""
-    return _UNSTORABLE.sub("\ufffd", str(word))[:MOST_CHARS]
-
-
-def _error(code: str, message: str, *, retryable: bool) -> dict[str, Any]:
-    return {"error_code": code, "error_message": message, "retryable": retryable}

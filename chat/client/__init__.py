@@ -8,7 +8,7 @@
 It needs nothing else of the project, nor Django; see docs/client.md.
 """
 
-from chat.client import events, frames
+from chat.client import acts, events, frames
 from chat.client.conversation import Conversation, connect
 from chat.client.errors import Closed, Left, Refused, Unreadable
 from chat.client.machine import State
@@ -36,6 +36,7 @@ __all__ = [
     "Turn",
     "Unreadable",
     "View",
+    "acts",
     "connect",
     "events",
     "frames",

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from chat.client import events
+from chat.client import acts, events
 from chat.client.errors import Unreadable
-from chat.client.events import Event
+from chat.client.event import Event
 from chat.client.facts import Budget, Ending, Part, Spent, Steer, Summary
 
 
@@ -274,12 +274,9 @@ def _class_reader(kind: type[Any]) -> Callable[[Mapping[str, Any]], Any]:
     return read_class
 
 
-TYPES: dict[str, type[Event | Frame]] = {
-    found.type: found
-    for module in (events.__dict__, globals())
-    for found in list(module.values())
-    if isinstance(found, type) and issubclass(found, Event | Frame) and found.type
-}
+_NAMED = [*vars(events).values(), *vars(acts).values(), *globals().values()]
+_KINDS = [found for found in _NAMED if isinstance(found, type) and issubclass(found, Event | Frame)]
+TYPES: dict[str, type[Event | Frame]] = {found.type: found for found in _KINDS if found.type}
 READERS = {kind: _class_reader(kind) for kind in TYPES.values()}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chat.client import events, frames
+from chat.client import acts, events, frames
 from chat.client.conversation import Conversation
 from chat.client.errors import Closed, Left, Refused
 from chat.client.reader import Delivered
@@ -42,9 +42,9 @@ class Offers:
 
     def hear(self, frame: Delivered) -> None:
         match frame:
-            case events.ToolOffered() if self._is_ours(frame.user):
+            case acts.ToolOffered() if self._is_ours(frame.user):
                 self.open[frame.call] = Offered(frame.run, frame.call, frame.name, frame.arguments)
-            case events.ToolResult():
+            case acts.ToolResult():
                 self.open.pop(frame.call, None)
             case events.RunEnded():
                 self.open = {call: one for call, one in self.open.items() if one.run != frame.run}

@@ -3,7 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 
-from chat.client.events import Event, MessageDelta, MessageSnapshot
+from chat.client.event import Event
+from chat.client.events import MessageDelta, MessageSnapshot
 from chat.client.frames import Batch, Frame, Hello, Limits, Reset, Snapshot, Sync
 
 ACK_FRAMES = 32

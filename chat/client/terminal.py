@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from chat.client import events, frames
+from chat.client import acts, events, frames
 from chat.client.conversation import Conversation
 from chat.client.facts import Budget, Ending
 from chat.client.machine import State
@@ -155,13 +155,13 @@ class Screen:
                 self.line(f"[{plain(frame.user)} {what}]")
             case events.ConversationRenamed():
                 self.line(f"[the title is now: {plain(frame.title)}]")
-            case events.ToolOffered() if frame.name == ASK:
+            case acts.ToolOffered() if frame.name == ASK:
                 self.line(f"[the agent asks {plain(frame.user)}: {plain(str(frame.arguments.get('question', '')))}]")
-            case events.ToolResult() if frame.name == ASK and frame.by is not None:
+            case acts.ToolResult() if frame.name == ASK and frame.by is not None:
                 text = plain(frame.text).replace("\n", "; ")
                 said = f"answered: {text}" if frame.outcome == "done" else "did not want to answer"
                 self.line(f"[{plain(frame.by.user)} {said}]")
-            case events.ConversationSummarised():
+            case acts.ConversationSummarised():
                 what = "were summarised for" if frame.text else "no longer fit: they are left out for"
                 self.line(f"[earlier messages {what} the model]")
             case frames.Progress():

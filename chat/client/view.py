@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from chat.client import acts, facts, frames
 from chat.client import events as log
-from chat.client import facts, frames
 from chat.client.frames import Snapshot, SnapshotTurn
 from chat.client.reader import Delivered
 
@@ -139,7 +139,7 @@ class View:
                 self.people.pop(frame.user, None)
             case log.ConversationRenamed():
                 self.title = frame.title
-            case log.ConversationSummarised():
+            case acts.ConversationSummarised():
                 for turn in self._turns.values():
                     if turn.place == frame.until:
                         turn.summary = facts.Summary(frame.summary, frame.until, frame.text, frame.model)
@@ -157,12 +157,12 @@ class View:
                 answer = self._answer(turn, frame.run)
                 answer.state, answer.message = "running", frame.message
                 self._written[frame.message] = answer
-            case log.RunWaiting() if frame.run in self._answers:
+            case acts.RunWaiting() if frame.run in self._answers:
                 self._answers[frame.run][1].state = "waiting"
-            case log.RunSteered() if frame.run in self._answers:
+            case acts.RunSteered() if frame.run in self._answers:
                 told = facts.Steer(frame.steer, frame.text, frame.by, "pending")
                 self._answers[frame.run][1].steers[frame.steer] = told
-            case log.SteerMissed() | log.SteerSent() if frame.run in self._answers:
+            case acts.SteerMissed() | acts.SteerSent() if frame.run in self._answers:
                 self._answers[frame.run][1].settle(frame.steer, frame.type.removeprefix("steer."))
             case log.RunCancelling() if frame.run in self._answers:
                 self._answers[frame.run][1].cancelling = True
@@ -223,38 +223,38 @@ class View:
         if answer is None:
             return
         match frame:
-            case log.PartStarted():
+            case acts.PartStarted():
                 told = {"type": frame.kind, "state": "open", "step": frame.step, "call": frame.call, "name": frame.name}
                 answer.change(frame.part, **told)
-            case log.PartEnded():
+            case acts.PartEnded():
                 answer.change(frame.part, state=frame.state)
                 if answer.parts[frame.part].type == "tool_use":
                     answer.change(frame.part, status="asked" if frame.state == "done" else "cancelled")
-            case log.ToolCalled():
+            case acts.ToolCalled():
                 answer.change(frame.part, status="running")
-            case log.ToolResult():
+            case acts.ToolResult():
                 told = {"call": frame.call, "name": frame.name, "outcome": frame.outcome, "error": frame.error}
                 answer.change(frame.part, type="tool_result", text=frame.text, state="done", step=frame.step, **told)
                 for number, part in enumerate(answer.parts):
                     if part.type == "tool_use" and part.call == frame.call:
                         offer = replace(part.offer, by=frame.by) if part.offer and frame.by else part.offer
                         answer.change(number, status=frame.outcome, offer=offer)
-            case log.ToolOffered():
+            case acts.ToolOffered():
                 offer = facts.Offer(frame.arguments, frame.user)
                 answer.change(frame.part, status="offered", offer=offer, until=frame.until)
-            case log.CitationAdded():
+            case acts.CitationAdded():
                 told = {"title": frame.title, "url": frame.url, "of": frame.of, "at": frame.at, "step": frame.step}
                 answer.change(frame.part, type="citation", text=frame.text, state="done", **told)
-            case log.SteerConsumed():
+            case acts.SteerConsumed():
                 answer.steers.pop(frame.steer, None)
                 told = {"steer": frame.steer, "who": frame.who, "step": frame.step}
                 answer.change(frame.part, type="steer", text=frame.text, state="done", **told)
-            case log.PartShortened():
+            case acts.PartShortened():
                 answer.change(frame.part, told=frame.told)
-            case log.ApprovalRequested():
+            case acts.ApprovalRequested():
                 asked = facts.Approval(frame.hash, frame.shown)
                 answer.change(frame.part, status="waiting", approval=asked, until=frame.until)
-            case log.ApprovalDecided():
+            case acts.ApprovalDecided():
                 known = answer.parts[frame.part].approval if frame.part < len(answer.parts) else None
                 decided = replace(
                     known or facts.Approval("", ""), decision=frame.decision, by=frame.by, reason=frame.reason

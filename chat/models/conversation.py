@@ -18,15 +18,12 @@ from chat.models.event import Kind, new_id
 from chat.models.file import File
 from chat.models.message import Message
 from chat.models.participant import Participant, Role
-from chat.models.parts import text_parts
 from chat.models.queue import Queue
 from chat.models.run import Run
+from chat.models.saying import Saying, acceptance
 from chat.models.state import LIVE, State
-from chat.models.steer import mark_sent, send_missed, steer_in_place_of_message
 from chat.turns import writing
 
-QUEUE_LIMIT = 50  # waiting messages of one conversation
-ALONGSIDE_LIMIT = 32  # runs at once in one conversation
 TITLE_LENGTH = 80
 
 
@@ -53,7 +50,7 @@ class Conversation(models.Model):
             with conversation.locked() as locked:
                 locked._join(owner, Role.OWNER)
                 if title:
-                    locked.rename_locked(title[:TITLE_LENGTH])
+                    locked.rename_locked(title)
         conversation.refresh_from_db()
         return conversation
 
@@ -89,85 +86,13 @@ class Conversation(models.Model):
         """Store a message and the run that will answer it, and return what the ack says.
 
         The same `client_id` again returns the first answer with `duplicate`. Refuses with `busy` (when_busy
-        is reject, or too much waits), `stale` (`parent` is no longer the newest message) or `forbidden`.
+        is reject, or too much waits), `stale` (`parent` is no longer the newest message, `steer` was sent already),
+        `budget` or `forbidden`.
         """
+        saying = Saying(by, device, text, client_id, when_busy, parent, steer, files)
         with self.locked() as conversation:
             by.now().may_speak()
-            known = conversation.messages.filter(client_id=client_id).first()
-            if known is not None:
-                return _acceptance(known, known.runs.earliest("position"), duplicate=True)
-            missed = send_missed(conversation, steer) if steer else None
-            conversation._check_parent(parent)
-            live = list(conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position"))
-            if when_busy == "steer":
-                steered = None
-                if not files:
-                    steered = steer_in_place_of_message(
-                        conversation, live, by=by, device=device, text=text, client_id=client_id
-                    )
-                if steered is not None:
-                    return steered
-                when_busy = "queue"
-            _check_room(live, when_busy)
-            who, attached = by.identity(device), File.to_send(conversation, by, files)
-            if when_busy == "interrupt":
-                for run in live:
-                    if run.prompt.place is not None:  # running or about to; what waits in the queue stays there
-                        run.cancel_locked(conversation, who)
-            ack = conversation._accept(by, device, text, attached, client_id, when_busy, live, who)
-            if missed is not None:
-                mark_sent(conversation, missed, ack["message"], who)
-            return ack
-
-    def _accept(
-        self,
-        by: Participant,
-        device: Device | None,
-        text: str,
-        attached: Sequence[File],
-        client_id: uuid.UUID,
-        when_busy: str,
-        live: list[Run],
-        who: dict[str, Any],
-    ) -> dict[str, Any]:
-        if not self.title:
-            self.rename_locked(" ".join((text.strip() or attached[0].name).split())[:TITLE_LENGTH])
-        serial = self.head + 1
-        waits = bool(live) and when_busy == "queue"
-        message = Message.objects.create(
-            conversation=self,
-            parent=self.newest_message(),
-            role=Message.Speaker.USER,
-            author=by.user,
-            device=device,
-            client_id=client_id,
-            parts=[*text_parts(text), *(file.part() for file in attached)],
-            place=None if waits else serial,
-            created_serial=serial,
-        )
-        File.bind(attached, message)
-        first = min([serial, *(run.position for run in live)])
-        run = Run.objects.create(
-            conversation=self,
-            prompt=message,
-            alongside=when_busy == "alongside",
-            position=first - 1 if when_busy == "interrupt" else serial,
-            provider=self.provider or settings.CHAT_PROVIDER,
-            requested_by=by.user,
-            requested_from=device,
-        )
-        created: dict[str, Any] = {"role": "user", "client_id": str(client_id), "by": who}
-        created |= {"parts": message.parts, "place": message.place}
-        log.record(
-            self,
-            log.Entry(Kind.MESSAGE_CREATED, created, run.pk, message.pk),
-            log.Entry(Kind.RUN_QUEUED, run.queueing(), run.pk, message.pk),
-        )
-        early = CancelledSend.objects.filter(conversation=self, client_id=client_id).first()
-        if early is not None:
-            run.cancel_locked(self, early.by)
-            early.delete()
-        return _acceptance(message, run, duplicate=False) | admit(run)
+            return saying.to(conversation)
 
     def retry(self, *, by: Participant, run: Run, device: Device | None, client_id: uuid.UUID) -> dict[str, Any]:
         """Answer a prompt again whose run failed, was stopped or interrupted. Queued behind what is live."""
@@ -177,7 +102,7 @@ class Conversation(models.Model):
             if again is not None and again.conversation_id != conversation.pk:
                 raise Refused(Code.INVALID, "This id is taken.")
             if again is not None:
-                return _acceptance(again.prompt, again, duplicate=True)
+                return acceptance(again.prompt, again, duplicate=True)
             prompt = conversation.messages.get(pk=run.prompt_id)
             if prompt.removed_at is not None:
                 raise Refused(Code.STALE, "This message was removed.")
@@ -194,7 +119,7 @@ class Conversation(models.Model):
                 requested_from=device,
             )
             log.record(conversation, log.Entry(Kind.RUN_QUEUED, new.queueing(), new.pk, prompt.pk))
-            return _acceptance(prompt, new, duplicate=False) | admit(new)
+            return acceptance(prompt, new, duplicate=False) | admit(new)
 
     def cancel(
         self, *, by: Participant, device: Device | None, only_mine: bool, until: int | None = None
@@ -272,13 +197,13 @@ class Conversation(models.Model):
         """Give it another title."""
         with self.locked() as conversation:
             by.now().may_speak()
-            conversation.rename_locked(title[:TITLE_LENGTH])
+            conversation.rename_locked(title)
 
     def rename_locked(self, title: str) -> None:
         """`rename` for a caller that holds the lock."""
-        self.title = title
+        self.title = title[:TITLE_LENGTH]
         self.save(update_fields=["title"])
-        log.record(self, log.Entry(Kind.CONVERSATION_RENAMED, {"title": title}))
+        log.record(self, log.Entry(Kind.CONVERSATION_RENAMED, {"title": self.title}))
 
     def _join(self, user: Any, role: str) -> Participant:
         participant = Participant.objects.create(conversation=self, user=user, role=role)
@@ -289,25 +214,3 @@ class Conversation(models.Model):
     def newest_message(self) -> Message | None:
         """The last message of the transcript."""
         return self.messages.exclude(place=None).order_by("-place", "-created_serial").first()
-
-    def _check_parent(self, parent: uuid.UUID | None) -> None:
-        if parent is None:
-            return
-        newest = self.newest_message()
-        if newest is None or newest.pk != parent:
-            raise Refused(Code.STALE, "The conversation has moved on since you read it.")
-
-
-def _check_room(live: list[Run], when_busy: str) -> None:
-    if live and when_busy == "reject":
-        raise Refused(Code.BUSY, "An answer is still running.", retry_after=2.0)
-    if when_busy == "queue" and sum(run.prompt.place is None for run in live) >= QUEUE_LIMIT:
-        raise Refused(Code.BUSY, f"{QUEUE_LIMIT} messages are waiting already.", retry_after=10.0)
-    if when_busy == "alongside" and sum(run.prompt.place is not None for run in live) >= ALONGSIDE_LIMIT:
-        raise Refused(Code.BUSY, f"{ALONGSIDE_LIMIT} answers are running already.", retry_after=5.0)
-
-
-def _acceptance(message: Message, run: Run, *, duplicate: bool) -> dict[str, Any]:
-    state = "waiting" if message.place is None else "starting"
-    ack = {"message": str(message.pk), "run": str(run.pk), "serial": message.created_serial, "state": state}
-    return {**ack, "duplicate": True} if duplicate else ack

@@ -19,14 +19,14 @@ from chat.compaction import compact
 from chat.models import telling
 from chat.models.budget import Account, Key, may_start
 from chat.models.device import Device
-from chat.models.event import TEXT_KINDS, Event, Kind, new_id
+from chat.models.event import Kind, new_id
 from chat.models.message import Message
 from chat.models.participant import Participant
 from chat.models.parts import next_step, text_in
-from chat.models.sheet import Sheet
+from chat.models.sheet import Sheet, has_words
 from chat.models.spending import Spending
 from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed, lease
-from chat.models.steer import miss, take
+from chat.models.steer import miss, take_first
 from chat.turns import writing
 
 if TYPE_CHECKING:
@@ -172,9 +172,7 @@ class Run(models.Model):
         payload = {"prompt": str(prompt.pk), "place": prompt.place, "attempt": self.attempt}
         log.record(conversation, log.Entry(Kind.RUN_STARTED, payload, self.pk, self.answer.pk))
         if self.steered and not next_step(self.answer.parts):  # later ones are taken between steps
-            sheet = Sheet(conversation, self)
-            take(sheet, 0)
-            sheet.keep()
+            take_first(conversation, self)
         bulletin.started(self)
 
     @classmethod
@@ -270,7 +268,7 @@ class Run(models.Model):
         """Queue it again if nobody has seen a word of it yet, else end it as interrupted with the text kept."""
         if self.cancel_requested_at is not None:
             self.end_locked(conversation, State.CANCELLED)
-        elif self._has_text():
+        elif has_words(self):
             self.end_locked(
                 conversation,
                 State.INTERRUPTED,
@@ -300,14 +298,3 @@ class Run(models.Model):
     def queueing(self) -> dict[str, Any]:
         """What a `run.queued` event says."""
         return telling.queueing(self)
-
-    def _has_text(self) -> bool:
-        answer = Message.objects.filter(pk__in=[self.answer_id]).first()
-        if answer is not None and any(part["type"] != "steer" for part in answer.parts):
-            return True
-        return Event.objects.filter(
-            conversation_id=self.conversation_id,
-            serial__gte=self.started_serial,
-            message_id=self.answer_id,
-            kind__in=TEXT_KINDS,
-        ).exists()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from chat import log
 from chat.compaction import text_of
-from chat.models.event import Kind
+from chat.models.event import TEXT_KINDS, Event, Kind
 from chat.models.message import Message
 from chat.models.parts import OPEN, RESULTS, Part, text_parts, unanswered
 
@@ -92,3 +92,16 @@ class Sheet:
         del part["since"]
         part |= {"text": text, "state": state}
         self.say(Kind.PART_ENDED, part=number, state=state, length=len(text))
+
+
+def has_words(run: "Run") -> bool:
+    """Whether anybody has seen something of its answer."""
+    answer = Message.objects.filter(pk__in=[run.answer_id]).first()
+    if answer is not None and any(part["type"] != "steer" for part in answer.parts):
+        return True
+    return Event.objects.filter(
+        conversation_id=run.conversation_id,
+        serial__gte=run.started_serial,
+        message_id=run.answer_id,
+        kind__in=TEXT_KINDS,
+    ).exists()

@@ -151,6 +151,13 @@ def take(sheet: Sheet, step: int) -> list[str]:
     return texts
 
 
+def take_first(conversation: "Conversation", run: "Run") -> None:
+    """What came before the run began is told at its first step."""
+    sheet = Sheet(conversation, run)
+    take(sheet, 0)
+    sheet.keep()
+
+
 def miss(conversation: "Conversation", run: "Run", sheet: Sheet | None) -> None:
     """The run ends: what waits, and what was told and not answered, is missed. Lock held."""
     for number, part in reversed(list(enumerate(sheet.parts if sheet else ()))):

@@ -17,6 +17,7 @@ from chat.errors import Code, Refused
 from chat.feed import WINDOW, Feed, Window
 from chat.reading import head_of, is_far_behind
 from chat.roster import ids
+from chat.spoken import MAX_TEXT, Flow, Ping, Retry, Send, Spoken, Typing
 from chat.transport.access import Access, Credential, check
 from chat.transport.admission import Wish
 from chat.transport.close import TROUBLE, Close
@@ -117,7 +118,7 @@ class Connection:
             return
         conversation = access.participant.conversation
         head = max(feed.lane.position if feed.lane else 0, conversation.head)
-        limits = {"signal_bytes": wire.MAX_SIGNAL_BYTES, "text": wire.MAX_TEXT, "frame_bytes": wire.MAX_FRAME_BYTES}
+        limits = {"signal_bytes": wire.MAX_SIGNAL_BYTES, "text": MAX_TEXT, "frame_bytes": wire.MAX_FRAME_BYTES}
         limits |= {"window_bytes": self.window.size, "window_frames": self.window.frames}
         limits |= {"file_bytes": settings.CHAT_FILE_BYTES, "files": settings.CHAT_FILES_PER_MESSAGE}
         self.send(
@@ -201,11 +202,11 @@ class Connection:
         except wire.Unreadable as refusal:
             return wire.nack(refusal.signal_id, refusal)
         match signal:
-            case wire.Flow():
+            case Flow():
                 self.flow(signal.serial)
-            case wire.Ping():
+            case Ping():
                 return PONG
-            case wire.Typing():
+            case Typing():
                 self._typing()
             case _:
                 return await self._answer(signal)
@@ -234,7 +235,7 @@ class Connection:
         else:
             self.applied = serial
 
-    async def _answer(self, signal: wire.Spoken) -> str:
+    async def _answer(self, signal: Spoken) -> str:
         signal_id = str(signal.id)
         known = self.host.answers.get((self.user_id, signal.id))
         if known is not None:  # asked again because the line was cut before the answer
@@ -249,11 +250,11 @@ class Connection:
             logger.exception("a signal could not be stored", extra=ids(self))
             return wire.nack(signal_id, Refused(Code.STORAGE, "This could not be stored. Try again.", retry_after=1.0))
         answer = wire.control("ack", id=signal_id, **ack)
-        if not isinstance(signal, wire.Send | wire.Retry):  # the log remembers those, for ever
+        if not isinstance(signal, Send | Retry):  # the log remembers those, for ever
             self.host.remember((self.user_id, signal.id), answer)
         return answer
 
-    def _carry_out(self, signal: wire.Spoken) -> dict[str, Any]:
+    def _carry_out(self, signal: Spoken) -> dict[str, Any]:
         return carry_out(signal, check(self.credential, self.conversation, self.device))
 
     # --- what others are told of it, and it of others -------------------------------------------------------

@@ -12,8 +12,7 @@ from chat.errors import Code, Refused
 from chat.models import File, Run
 from chat.models.answering import answer, decide
 from chat.models.steer import steer
-from chat.transport.access import Access
-from chat.wire import (
+from chat.spoken import (
     Answer,
     Cancel,
     Decide,
@@ -28,6 +27,7 @@ from chat.wire import (
     Spoken,
     Steer,
 )
+from chat.transport.access import Access
 
 
 def carry_out(signal: Spoken, access: Access) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from chat.errors import Code
+from chat.spoken import AnySignal
 from chat.transport.close import Close
-from chat.wire import AnySignal
 
 Serial = Annotated[int, Field(ge=0, description="position in the conversation's log")]
 Id = Annotated[str, Field(pattern="^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")]

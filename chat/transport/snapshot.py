@@ -5,6 +5,7 @@ from uuid import UUID
 
 from chat import fragments, wire
 from chat.database import Database
+from chat.spoken import MAX_TEXT
 from chat.transcript import as_json, read_transcript
 
 SNAPSHOT_TEXT = 120_000  # code points of text in a snapshot frame; the rest follows in `snapshot.text` frames
@@ -46,9 +47,7 @@ def cut_texts(body: dict[str, Any]) -> list[tuple[str, int, int, str]]:
             text = part["text"]
             start = min(room, len(text))
             room -= start
-            rest.extend(
-                (message, number, at, text[at : at + wire.MAX_TEXT]) for at in range(start, len(text), wire.MAX_TEXT)
-            )
+            rest.extend((message, number, at, text[at : at + MAX_TEXT]) for at in range(start, len(text), MAX_TEXT))
             short.append({**part, "text": text[:start]})
         return short
 
