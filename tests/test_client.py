@@ -457,7 +457,7 @@ def test_what_frames_are_made_of_has_the_same_fields_as_in_the_schema(kind: type
 
 def test_a_part_has_the_fields_of_all_kinds_of_parts() -> None:
     kinds = [SCHEMA[name]["properties"] for name in SCHEMA if name.endswith("Part")]
-    assert len(kinds) == 7
+    assert len(kinds) == 9
     assert fields_of(facts.Part) == set().union(*kinds)
 
 
