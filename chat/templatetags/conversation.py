@@ -116,6 +116,7 @@ def result_of(parts: Iterable[Part], call: Part) -> tuple[int, Part] | None:
     return next(((number, part) for number, part in results if part["call"] == call["call"]), None)
 
 
+@register.filter
 def as_json(value: object) -> str:
     """For an attribute that a script reads. The same from every database: PostgreSQL keeps no order of keys."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
