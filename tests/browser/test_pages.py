@@ -51,8 +51,8 @@ def test_a_conversation_costs_the_same_however_long_it_is(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     # participant; conversation; prompts; their runs; waiting; who asked those; whether it moved on meanwhile; people;
-    # the list beside; what runs; what was spent; whether there is a budget
-    queries = SESSION_AND_USER + 12
+    # the list beside; what runs; what was spent; whether there is a budget; what was added; what was summarised
+    queries = SESSION_AND_USER + 14
     ask(conversation, alice, "One")
     ask(conversation, alice, "Waits", "queue")
     with django_assert_num_queries(queries):
@@ -75,7 +75,8 @@ def test_an_older_page_costs_the_same_however_long_it_is(
 ) -> None:
     for number in range(30):
         ask(conversation, alice, f"Number {number}")
-    with django_assert_num_queries(SESSION_AND_USER + 4):  # participant; conversation; prompts; their runs
+    # participant; conversation; prompts; their runs; what was added to those; summaries
+    with django_assert_num_queries(SESSION_AND_USER + 6):
         page = browser_of_alice.get(f"/conversations/{conversation.pk}/older/?before={conversation.head + 100}")
     assert page.content.count(b'class="turn"') == 20
     assert b'id="older"' in page.content
