@@ -90,7 +90,7 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"text": "a\ud800b"}, "invalid"),
     ({"text": "a" * (spoken.MAX_TEXT + 1)}, "too_large"),
     ({"text": "a" * wire.MAX_SIGNAL_BYTES}, "too_large"),
-    ({"text": "a", "when_busy": "steer"}, "invalid"),
+    ({"text": "a", "when_busy": "sometimes"}, "invalid"),
     ({"text": "a", "when_busy": {}}, "invalid"),
     ({"text": "a", "parent": "first"}, "invalid"),
     ({"text": "a", "parent": NOBODY}, "stale"),

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from pytest_django import Settings
 
-from chat.agent.provider import Text
+from chat.agent.prompt import Said, build_prompt
+from chat.agent.provider import ProviderEvent, Text, Turn
 from chat.client.acts import RunSteered, SteerConsumed, SteerMissed
 from chat.client.facts import Who
 from chat.client.view import View
@@ -311,6 +313,67 @@ async def test_there_is_an_end_to_what_can_wait(agent: type[Acting], laptop: Dev
     acting.Held.until.set()
     await laptop.ended(run)
     assert len(steer_parts(laptop, run)) == 20
+
+
+class Listening:
+    """An agent that asks by itself what was added, between its words."""
+
+    async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+        yield Text("I begin. ")
+        await acting.Held.until.wait()
+        for text in await turn.steers():
+            if text == "Break.":
+                raise RuntimeError("of the agent's own")
+            yield Text(f"You say: {text} ")
+        assert await turn.steers() == []
+        yield Text("Done.")
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def listening(agent: type[Acting], settings: Settings) -> None:
+    settings.CHAT_PROVIDERS = {"acting": "tests.test_steering.Listening"}
+
+
+async def test_an_agent_may_ask_for_what_was_added_in_the_middle_of_its_answer(
+    listening: None, device: Make, alice: User, laptop: Device
+) -> None:
+    ack = await laptop.ask("Tell me.")
+    await laptop.writes(ack["run"])
+    for text in ("Louder.", "Slower."):
+        await laptop.say("run.steer", run=ack["run"], text=text)
+    acting.Held.until.set()
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    parts = laptop.view.parts_of(ack["run"])
+    assert [(part["type"], part["text"], part.get("step", 0)) for part in parts] == [
+        ("text", "I begin. ", 0),
+        ("steer", "Louder.", 1),
+        ("steer", "Slower.", 1),
+        ("text", "You say: Louder. You say: Slower. Done.", 1),
+    ]
+    run = await Run.objects.select_related("prompt", "answer").aget(pk=ack["run"])
+    assert run.answer is not None
+    told = build_prompt([Said(run.prompt.parts, run.answer.parts, "completed")], [{"type": "text", "text": "And?"}])
+    assert [message["role"] for message in told] == ["user", "assistant", "user", "assistant", "user"], "X34"
+    await assert_all_agree(device, alice, laptop)
+
+
+async def test_x37_an_agent_that_breaks_on_a_steer_fails_alone_and_the_steer_is_offered_again(
+    listening: None, device: Make, alice: User, laptop: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    ack = await laptop.ask("Tell me.")
+    await laptop.writes(ack["run"])
+    await laptop.say("run.steer", run=ack["run"], text="Break.")
+    acting.Held.until.set()
+    assert (await laptop.ended(ack["run"]))["state"] == "failed"
+    assert [(part["text"], part["state"]) for part in steer_parts(laptop, ack["run"])] == [("Break.", "missed")]
+    after = await laptop.ask("And now?")
+    assert (await laptop.ended(after["run"]))["state"] == "completed"
+    await assert_all_agree(device, alice, laptop)
+    assert "the provider broke" in caplog.messages
+    caplog.clear()  # the one error there was
 
 
 def test_x36_the_client_passes_over_what_it_does_not_know_of_a_steer() -> None:

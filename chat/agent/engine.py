@@ -20,9 +20,9 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from chat import bulletin, metrics
-from chat.agent.named import provider_at
+from chat.agent.named import Missing, provider_at
 from chat.agent.prompt import prompt_of
-from chat.agent.provider import Missing, Provider, Turn
+from chat.agent.provider import Provider, Turn
 from chat.agent.purses import LOOK_SECONDS, Purses
 from chat.agent.runner import Runner, model_of
 from chat.agent.toolbox import Toolbox

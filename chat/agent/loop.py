@@ -98,7 +98,7 @@ class Loop:
                 return reason
             if calls and not await self._act():
                 return None
-            step += 1
+            step = self._writer.step + 1
 
     def turn_at(self, step: int) -> Turn:
         """What the provider is asked at a step, read from the database."""
@@ -107,7 +107,15 @@ class Loop:
     def _equipped(self, turn: Turn) -> Turn:
         """With what only lives while the run does."""
         tools = list(self._tools.values())
-        return replace(turn, tools=tools, cancelled=self._cancelled, show=self._progress.show)
+        return replace(turn, tools=tools, cancelled=self._cancelled, show=self._progress.show, take=self._steers)
+
+    async def _steers(self) -> list[str]:
+        """What was added meanwhile, for an agent that asks for it before it is asked again."""
+        if not await self._host.database.run(self._answering.is_steered):
+            return []
+        await self._writer.close()
+        self._writer.step += 1  # what it says from here on is said to these
+        return await self._host.database.run(self._answering.take_steers, self._writer.step)
 
     async def _asked(self, turn: Turn) -> str:
         try:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from django.utils.module_loading import import_string
 
-from chat.agent.provider import Provider, ProviderEvent, Turn
+from chat.agent.provider import Provider, ProviderError, ProviderEvent, Turn
 
 
 class NoProvider(TypeError):
@@ -39,3 +39,15 @@ def check(found: Any) -> None:
     elif not inspect.isasyncgenfunction(found):
         name = getattr(found, "__name__", type(found).__name__)
         raise NoProvider(f"{name} is neither a class nor an `async def` that yields.")
+
+
+class Missing:
+    """Stands for a provider that cannot be made: its runs fail at once and say so."""
+
+    async def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]:
+        message = "What should answer here is not set up on this server. Its operator finds the reason in the log."
+        raise ProviderError("no_provider", message, retryable=True)
+        yield  # type: ignore[unreachable]  # makes it the generator a reply is
+
+    async def aclose(self) -> None:
+        """Nothing is held."""

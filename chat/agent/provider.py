@@ -195,6 +195,11 @@ def tool_call(name: str, input: dict[str, Any], *, id: str = "") -> Iterator[Pro
     yield ToolReady(input)
 
 
+async def _nothing() -> list[str]:
+    """Where nobody can add anything."""
+    return []
+
+
 async def _to_nobody(text: str) -> None:
     """Where no device can be watching."""
 
@@ -214,6 +219,7 @@ class Turn:
     # Set when the run is to stop, just before the reply is cancelled. Tools have the same one.
     cancelled: asyncio.Event = field(default_factory=asyncio.Event, repr=False, compare=False)
     show: Callable[[str], Awaitable[None]] = field(default=_to_nobody, repr=False, compare=False)
+    take: Callable[[], Awaitable[list[str]]] = field(default=_nothing, repr=False, compare=False)
 
     @property
     def question(self) -> str:
@@ -229,6 +235,13 @@ class Turn:
     def results(self) -> list[str]:
         """What the tools have said that the step before has asked for, in the order of the calls."""
         return results_in(self.prompt)
+
+    async def steers(self) -> list[str]:
+        """What its user has added since, oldest first, each once: they are told that it was heard.
+
+        Who does not ask is asked again with it in the prompt, as if it were one more step.
+        """
+        return await self.take()
 
     async def progress(self, text: str) -> None:
         """Say how far it is. The latest text is shown to whoever watches, and never stored."""
@@ -278,15 +291,3 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Called once when the process ends."""
-
-
-class Missing:
-    """Stands for a provider that cannot be made: its runs fail at once and say so."""
-
-    async def reply(self, turn: Turn) -> AsyncIterator[ProviderEvent]:
-        message = "What should answer here is not set up on this server. Its operator finds the reason in the log."
-        raise ProviderError("no_provider", message, retryable=True)
-        yield  # type: ignore[unreachable]  # makes it the generator a reply is
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
