@@ -19,7 +19,7 @@ NOT_OURS = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "DATABASE_URL", "REDIS_UR
 SETTINGS = {
     "DEBUG": "1",
     "CHAT_PROVIDER": "scripted",
-    "CHAT_TOOLS": "tests.browser.tools",
+    "CHAT_TOOLS": "tests.browser.tools,chat.agent.tools.ask_user,chat.agent.tools.this_device",
     "CHAT_LEASE_SECONDS": "3",
     "CHAT_SWEEP_SECONDS": "0.3",
 }
