@@ -171,7 +171,6 @@ async def test_what_was_offered_before_a_page_was_loaded_it_answers_as_well(stor
     await laptop.page.wait_for_selector("[data-offer]")
     await laptop.shows(".tool_use .status", "waits for a device")
     await laptop.shows(".run-bar .state", "Waiting for an answer")
-    await laptop.shows(".run-bar .state", "Waiting for an answer")
     await laptop.reload()
     await laptop.ended("completed")
     assert "time_zone" in await laptop.answer()
