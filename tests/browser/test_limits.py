@@ -39,7 +39,7 @@ async def test_the_cut_is_a_quiet_line_whose_text_is_there_for_who_opens_it(forg
     for screen in (laptop, phone):
         await screen.shows(".summary > details > summary", LINE)
         await screen.ended(*["completed"] * 4)
-    assert await laptop.texts(".summary .streaming") == [""]
+    assert await laptop.texts(".summary .loaded") == []
     assert await laptop.texts(".progress") == []
     order = await laptop.page.eval_on_selector_all("#turns > *", "all => all.map((one) => one.className)")
     assert order == ["turn", "turn", "turn", "summary", "turn"]
@@ -47,7 +47,7 @@ async def test_the_cut_is_a_quiet_line_whose_text_is_there_for_who_opens_it(forg
     assert await phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await phone.page.focus(".summary summary")
     await phone.page.keyboard.press("Enter")
-    await phone.shows(".summary .streaming", "3 things were asked here, among them:")
+    await phone.shows(".summary .loaded", "3 things were asked here, among them:")
     await story.over()
 
 
