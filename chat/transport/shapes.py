@@ -532,7 +532,7 @@ class ConversationSummarised(_Event, Summary):
     message: Id
 
 
-AnyEvent = Annotated[
+_Events = (
     MessageCreated
     | MessageDelta
     | MessageSnapshot
@@ -561,9 +561,9 @@ AnyEvent = Annotated[
     | ParticipantChanged
     | ParticipantLeft
     | ConversationRenamed
-    | ConversationSummarised,
-    Field(discriminator="type"),
-]
+    | ConversationSummarised
+)
+AnyEvent = Annotated[_Events, Field(discriminator="type")]
 
 
 class Batch(Shape):
@@ -781,35 +781,7 @@ class Progress(Shape):
 
 
 AnyFrame = Annotated[
-    MessageCreated
-    | MessageDelta
-    | MessageSnapshot
-    | PartStarted
-    | PartEnded
-    | CitationAdded
-    | ToolOffered
-    | ToolCalled
-    | ToolResult
-    | PartShortened
-    | ApprovalRequested
-    | ApprovalDecided
-    | RunWaiting
-    | RunSteered
-    | SteerConsumed
-    | SteerMissed
-    | SteerSent
-    | MessageEdited
-    | MessageRemoved
-    | QueueChanged
-    | RunQueued
-    | RunStarted
-    | RunCancelling
-    | RunEnded
-    | ParticipantJoined
-    | ParticipantChanged
-    | ParticipantLeft
-    | ConversationRenamed
-    | ConversationSummarised
+    _Events
     | Batch
     | Hello
     | Snapshot
