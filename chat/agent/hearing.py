@@ -1,6 +1,5 @@
 """One answer of the Messages API as it arrives: its raw events → what the runner is told. Knows no connection."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +19,8 @@ from chat.agent.provider import (
     ToolReady,
     Usage,
 )
+from chat.agent.saying import storable
 
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _COUNTED = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
@@ -111,7 +110,7 @@ class Hearing:
     @staticmethod
     def _whole(text: object) -> str:
         """Without what a database refuses; it is complete, unlike a delta."""
-        return UNSTORABLE.sub("\ufffd", text) if isinstance(text, str) else ""
+        return storable(text) if isinstance(text, str) else ""
 
     def _usage(self, usage: object) -> Usage:
         for name in _COUNTED:
@@ -124,7 +123,4 @@ class Hearing:
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
-        if not UNSTORABLE.search(text):
-            return text
-        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return joined.replace("\0", "\ufffd")
+        return storable(text)
