@@ -70,9 +70,7 @@ def _changed(conversation: Conversation, event: Logged, panels: dict[str, Callab
             return prompt(UUID(event.payload["prompt"])) + answer(event.run)
         case Kind.PART_STARTED | Kind.PART_ENDED | Kind.PART_SHORTENED | Kind.CITATION_ADDED:
             return part(event)
-        case Kind.TOOL_CALLED | Kind.TOOL_RESULT:
-            return part(event)
-        case Kind.APPROVAL_REQUESTED | Kind.APPROVAL_DECIDED | Kind.TOOL_OFFERED:
+        case Kind.TOOL_OFFERED | Kind.TOOL_CALLED | Kind.TOOL_RESULT | Kind.APPROVAL_REQUESTED | Kind.APPROVAL_DECIDED:
             return part(event)
         case Kind.RUN_STEERED | Kind.STEER_CONSUMED | Kind.STEER_MISSED | Kind.STEER_SENT:
             return (part(event) if "part" in event.payload else "") + steers(event.run)
