@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from chat.agent.progress import Progress
+from chat.agent.progress import Progress, whisper
 from chat.agent.provider import ContextFull, Turn
 from chat.agent.room import Room
 from chat.agent.tool import Context, Tool, ToolError
@@ -212,8 +212,4 @@ class Loop:
         return True
 
     def _show(self, call: str, text: str) -> None:
-        run = str(self._run.pk)
-        frame = {"type": "progress", "run": run, "text": text, "expires_in": PROGRESS_SECONDS}
-        if call:
-            frame["call"] = call
-        self._host.desk.whisper(self._run.conversation_id, frame, "")
+        whisper(self._host, self._run, text, PROGRESS_SECONDS, call=call)

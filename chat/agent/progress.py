@@ -2,6 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
+
+from chat.host import Host
+from chat.models import Run
 
 EVERY = 0.25  # seconds: nobody reads faster
 
@@ -30,3 +34,11 @@ class Progress:
             self._tell(self._next)
             self._next = None
             self._timer = asyncio.get_running_loop().call_later(EVERY, self._say)
+
+
+def whisper(host: Host, run: Run, text: str, seconds: float, *, call: str = "") -> None:
+    """Show it to whoever watches the run, or one call of it; it is forgotten after so many seconds."""
+    frame: dict[str, Any] = {"type": "progress", "run": str(run.pk), "text": text, "expires_in": seconds}
+    if call:
+        frame["call"] = call
+    host.desk.whisper(run.conversation_id, frame, "")

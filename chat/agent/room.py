@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from chat.agent import recap
+from chat.agent.progress import whisper
 from chat.agent.prompt import Said, build_prompt, history_of
 from chat.agent.provider import ContextFull, PromptMessage, Turn
 from chat.agent.window import (
@@ -182,8 +183,7 @@ class Room:
             await asyncio.sleep(SAYS_EVERY)
 
     def _whisper(self, text: str, seconds: float) -> None:
-        frame = {"type": "progress", "run": str(self._run.pk), "text": text, "expires_in": seconds}
-        self._host.desk.whisper(self._run.conversation_id, frame, "")
+        whisper(self._host, self._run, text, seconds)
 
 
 def _ratio_of(run: Run) -> float:

@@ -14,6 +14,7 @@ from chat import bulletin, metrics
 from chat.agent.attachments import Attachments
 from chat.agent.loop import Loop
 from chat.agent.outcome import Outcome, failure, short
+from chat.agent.progress import whisper
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
 from chat.agent.room import Room
 from chat.agent.saying import storable
@@ -277,13 +278,7 @@ class Runner:
             self._trace.retries(notice.code)
             facts = {**self._facts, "code": notice.code, "retry_in": round(notice.expires_in, 1)}
             logger.warning("provider failed, tries again", extra=facts)
-        frame = {
-            "type": "progress",
-            "run": str(self.run.pk),
-            "text": notice.text,
-            "expires_in": notice.expires_in,
-        }
-        self._host.desk.whisper(self.run.conversation_id, frame, "")
+        whisper(self._host, self.run, notice.text, notice.expires_in)
 
 
 def model_of(provider: Provider) -> str:
