@@ -360,6 +360,20 @@ async def test_an_agent_may_ask_for_what_was_added_in_the_middle_of_its_answer(
     await assert_all_agree(device, alice, laptop)
 
 
+async def test_what_is_added_before_a_word_is_said_stands_before_the_first(
+    agent: type[Acting], device: Make, alice: User, laptop: Device
+) -> None:
+    agent.steps = [[acting.Held.until]]
+    ack = await laptop.ask("Tell me.")
+    await laptop.until(lambda: laptop.view.state_of(ack["run"]) == "running", "it to begin")
+    await laptop.say("run.steer", run=ack["run"], text="Louder.")
+    acting.Held.until.set()
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    parts = laptop.view.parts_of(ack["run"])
+    assert [(part["type"], part["text"]) for part in parts] == [("steer", "Louder."), ("text", "Done.")]
+    await assert_all_agree(device, alice, laptop)
+
+
 async def test_x37_an_agent_that_breaks_on_a_steer_fails_alone_and_the_steer_is_offered_again(
     listening: None, device: Make, alice: User, laptop: Device, caplog: pytest.LogCaptureFixture
 ) -> None:

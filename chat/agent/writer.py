@@ -52,7 +52,7 @@ class Writer:
 
     async def begin_text(self) -> None:
         """What is written next is text that is said."""
-        if self._is_first:
+        if self._is_first and not self.step:  # at a later one something was added before it
             self._kind, self._is_first = "text", False
         else:
             await self._turn({"type": "text"})
