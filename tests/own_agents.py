@@ -81,6 +81,15 @@ async def long_reason(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
     yield Stopped("because " * 100)
 
 
+async def unready(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+    """Begins to ask for a tool, and then does not."""
+    if turn.step == 0:
+        yield ToolAsked("call-1", "note")
+        yield Text("Or not. ")
+    else:
+        yield Text("So.")
+
+
 async def silent(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
     """Never says a word."""
     happened.append("asked")

@@ -24,7 +24,7 @@ from tests.device import Device, until
 Make = Callable[..., Device]
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["noting", "short", "watching", "string", "bad_block", "long_reason", "silent", "deaf", "talkative"]
-NAMES += ["last_word", "blocking"]
+NAMES += ["last_word", "blocking", "unready"]
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +146,15 @@ async def test_what_is_no_event_ends_the_run_and_the_log_says_what_it_was(
     if name == "string":
         assert "a reply yields events of chat.agent.provider, and not str" in caplog.text
     assert len((await Run.objects.aget(pk=ack["run"])).stop_reason) <= 40
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_a_call_whose_arguments_never_come_is_an_error_and_it_goes_on(answered_by: Callable[[str], Any]) -> None:
+    laptop = await answered_by("unready")
+    ack = await laptop.ask("Go.")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert results_in(laptop, ack["run"]) == [("note", "error")]
+    assert laptop.view.text_of(ack["run"]) == "Or not. So."
 
 
 @pytest.mark.usefixtures("quiet")

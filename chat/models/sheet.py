@@ -47,6 +47,8 @@ class Sheet:
         number, part = len(self.parts) - 1, self.parts[-1]
         self._close(number, text_of(self.conversation.pk, self.answer.pk, part["since"], part=number), state)
         part |= fields
+        if part["type"] == "tool_use":
+            part.setdefault("status", "asked")  # also if its arguments never came
         for cited in citations:
             told = {**cited, "of": number, "step": part.get("step", 0)}
             self.say(Kind.CITATION_ADDED, part=self.add({"type": "citation", **told}), **told)
