@@ -262,6 +262,25 @@ async def test_each_call_ends_when_it_is_due_and_not_with_the_first_of_them(
     assert acting.ran == ["all"]
 
 
+@with_settings(CHAT_SWEEP_SECONDS=0.1)
+async def test_what_was_answered_before_the_run_waits_takes_its_time_with_it(
+    agent: type[Acting], laptop: Device, settings: Settings
+) -> None:
+    settings.CHAT_DEVICE_SECONDS = 60
+    agent.steps = [[*asks("delete", "a", what="all"), *asks("look", "b", where="out"), *asks("hold", "c", text="on")]]
+    ack = await laptop.ask("Look, and delete.")
+    await laptop.until(lambda: acting.ran == ["on"], "the other tool")
+    _, look, _ = laptop.view.parts_of(ack["run"])
+    await answer(laptop, ack["run"], look, result="A tree.")
+    acting.Held.until.set()
+    await laptop.until(lambda: laptop.view.state_of(ack["run"]) == "waiting", "the run to wait")
+    delete = laptop.view.parts_of(ack["run"])[0]
+    waits_until = (await Run.objects.aget(pk=ack["run"])).waits_until
+    assert waits_until is not None
+    assert waits_until.isoformat() == delete["until"]
+    await laptop.say("run.cancel", run=ack["run"])
+
+
 async def test_what_needs_approval_is_offered_when_it_has_it(agent: type[Acting], laptop: Device) -> None:
     agent.steps = [asks("listen", seconds=3)]
     ack = await laptop.ask("Listen.")

@@ -78,7 +78,6 @@ class Answering:
                     part |= {"status": "waiting", "approval": approvals[part["call"]], "until": until}
                     told = {"call": part["call"], "name": part["name"], **part["approval"], "until": until}
                     sheet.say(Kind.APPROVAL_REQUESTED, part=number, **told)
-            _set_deadline(sheet)
 
     def offer(self, call: str, offer: dict[str, Any], seconds: float) -> None:
         """Let a device do this call. `offer`: its `arguments`, and the `user` whose devices may."""
@@ -88,7 +87,6 @@ class Answering:
                 if part["call"] == call and part["status"] in STARTABLE:
                     part |= {"status": "offered", "offer": offer, "until": until}
                     sheet.say(Kind.TOOL_OFFERED, part=number, call=call, name=part["name"], **offer, until=until)
-            _set_deadline(sheet)
 
     def start(self, call: str) -> bool:
         """Begin to execute a call. False: it was begun before, or may not be. At most once in its life True."""
@@ -144,6 +142,7 @@ class Answering:
             if not _pending(sheet):
                 return False
             Run.objects.filter(pk=sheet.run.pk).update(state=State.WAITING, lease_until=None, worker="")
+            _set_deadline(sheet)  # now: of what was asked, some may be decided
             spent.settle()
             sheet.say(Kind.RUN_WAITING)
             bulletin.waits(sheet.run)
