@@ -375,3 +375,17 @@ async def test_a_page_has_what_is_offered_while_the_run_still_does_something_els
     acting.Held.until.set()
     await answer(laptop, ack["run"], call, result="A tree.")
     assert (await laptop.ended(ack["run"]))["state"] == "completed"
+
+
+@pytest.mark.over_websocket
+@with_settings(CHAT_DEVICE_SECONDS=60)
+async def test_a_page_says_of_each_call_until_when_it_waits(
+    agent: type[Acting], device: Make, alice: User, laptop: Device, conversation: Conversation
+) -> None:
+    agent.steps = [[*asks("delete", "a", what="all"), *asks("look", "b", where="out")]]
+    ack = await laptop.ask("Look, and delete.")
+    await laptop.until(lambda: laptop.view.state_of(ack["run"]) == "waiting", "the run to wait")
+    delete = laptop.view.parts_of(ack["run"])[0]
+    page = await (await device(alice, conversation, encoding="html").connect()).synced()
+    await page.until(lambda: any(f'datetime="{delete["until"]}"' in str(frame) for frame in page.frames), "its time")
+    await laptop.say("run.cancel", run=ack["run"])

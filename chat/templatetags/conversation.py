@@ -221,6 +221,12 @@ PRETENDED = "scripted"  # the model of the demonstration, which costs nothing
 
 
 @register.filter
+def moment(text: str) -> datetime:
+    """Of a time as a part has it."""
+    return datetime.fromisoformat(text)
+
+
+@register.filter
 def ago(moment: datetime) -> str:
     """How long since, in one unit: a list is looked over, not studied."""
     if timezone.now() - moment < timedelta(minutes=1):
