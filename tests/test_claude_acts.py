@@ -88,6 +88,16 @@ async def test_arguments_that_are_no_json_are_an_error_for_the_model(server: Mes
     assert [exchange.finished for exchange in server.journal] == [True] * 2
 
 
+async def test_what_only_speaks_of_a_character_that_no_database_keeps_is_kept(
+    server: MessagesServer, laptop: Device
+) -> None:
+    both = [Uses("note", {"text": "\\u0000 and \\ud800"}, "toolu_a"), Uses("note", {"text": "a\0b"}, "toolu_b")]
+    server.script(Script(blocks=both, stop_reason="tool_use"))
+    ack = await laptop.ask("How are they written?")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert acting.ran == ["\\u0000 and \\ud800"]
+
+
 PAGE = {
     "type": "web_search_result_location",
     "url": "https://milk.example/white",

@@ -19,7 +19,7 @@ from chat.agent.provider import (
     ToolReady,
     Usage,
 )
-from chat.agent.saying import storable
+from chat.agent.saying import is_storable, storable
 
 _COUNTED = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
@@ -98,7 +98,7 @@ class Hearing:
             found = orjson.loads(text)
         except ValueError:
             return None
-        return found if isinstance(found, dict) and "\\u0000" not in text else None
+        return found if isinstance(found, dict) and is_storable(found) else None
 
     def _citation(self, cited: Any) -> Citation:
         """Of a page, a document or a search result: each names itself differently."""

@@ -8,6 +8,7 @@ from pydantic_core import to_jsonable_python
 MAX_RESULT_CHARS = 32_768  # code points of a result, with the sentence that says it was cut
 MAX_PROGRESS_CHARS = 200
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no database keeps it
+Path = tuple[int | str, ...]
 
 
 def progress_text(text: str) -> str:
@@ -35,4 +36,23 @@ def result_text(result: object) -> str:
 
 def is_storable(value: object) -> bool:
     """Whether JSON can be kept as it is. Raises TypeError or ValueError for what is no JSON."""
-    return not UNSTORABLE.search(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\0"))
+    json.dumps(value)
+    return unstorable_in(value) is None
+
+
+def unstorable_in(value: object) -> Path | None:
+    """Where in JSON a text is that no database keeps: its first eight steps. None: nowhere.
+
+    Without recursion: how deep it is, a model decides.
+    """
+    waiting: list[tuple[Path, object]] = [((), value)]
+    while waiting:
+        path, one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [((*path, str(key))[:8], inner) for key, inner in one.items()]
+            waiting += [(path, key) for key in one]
+        elif isinstance(one, list | tuple):
+            waiting += [((*path, number)[:8], inner) for number, inner in enumerate(one)]
+        elif isinstance(one, str) and UNSTORABLE.search(one):
+            return path
+    return None

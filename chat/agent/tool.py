@@ -37,7 +37,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import to_jsonable_python
 
 from chat.agent.marks import MARK, SECONDS, Mark, device_tool, tool
-from chat.agent.saying import UNSTORABLE, progress_text, result_text, storable
+from chat.agent.saying import Path, progress_text, result_text, storable, unstorable_in
 from chat.errors import Refused
 
 __all__ = ["SECONDS", "device_tool", "tool"]  # not of this module, but for whoever writes a tool
@@ -97,7 +97,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tool:
-    """A function with what the model is told of it. Made by `tool_of`, or of what a server offers (`mcp.py`)."""
+    """A function with what the model is told of it. Made by `tool_of`, or of what a server offers (`mcp_tools.py`)."""
 
     name: str
     description: str
@@ -117,7 +117,8 @@ class Tool:
         """The arguments to call the function with. Raises ToolRefused with the fields that are wrong, and how."""
         if not isinstance(input, dict):
             raise ToolRefused(f"{self.name} takes its arguments as one JSON object.")
-        _check_storable(input)
+        if (path := unstorable_in(input)) is not None:
+            raise ToolRefused(_sentence(path, "Text must not contain U+0000 or half of a surrogate pair"))
         if self._arguments is None:
             return dict(input)
         try:
@@ -255,22 +256,5 @@ def _documented(function: Callable[..., Any], names: set[str]) -> tuple[str, dic
     return "\n".join(said).strip(), described
 
 
-# --- what goes in and comes out -----------------------------------------------------------------------------
-
-
-def _sentence(path: tuple[int | str, ...], message: str) -> str:
+def _sentence(path: Path, message: str) -> str:
     return f"{'.'.join(str(step) for step in path)[:80] or 'arguments'}: {message}"
-
-
-def _check_storable(value: object) -> None:
-    """No text in it that a database fails on. Without recursion: how deep it is, the model decides."""
-    waiting: list[tuple[tuple[int | str, ...], object]] = [((), value)]
-    while waiting:
-        path, one = waiting.pop()
-        if isinstance(one, dict):
-            waiting += [((*path, str(key))[:8], inner) for key, inner in one.items()]
-            waiting += [(path, key) for key in one]
-        elif isinstance(one, list):
-            waiting += [((*path, number)[:8], inner) for number, inner in enumerate(one)]
-        elif isinstance(one, str) and UNSTORABLE.search(one):
-            raise ToolRefused(_sentence(path, "Text must not contain U+0000 or half of a surrogate pair"))
