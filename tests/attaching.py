@@ -79,14 +79,26 @@ class Hand:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
         """Status and answer."""
+        asked = self.ask(data, name, file=file, body=body, headers=headers)
+        async with asyncio.timeout(20):
+            said = await asked.whole()
+        return asked.status, json.loads(said)
+
+    def ask(
+        self,
+        data: bytes,
+        name: str = "photo.png",
+        *,
+        file: str = "",
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """The request, under way."""
         path = f"/api/conversations/{self.conversation}/files"
         query = {"device": self._device.id, "id": file or str(uuid.uuid4())}
         sent = {**self.known, "content-type": FORM_TYPE, **(headers or {})}
         whole = form(name, data) if body is None else body
-        asked = exchange("POST", path, query, sent, whole)
-        async with asyncio.timeout(20):
-            said = await asked.whole()
-        return asked.status, json.loads(said)
+        return exchange("POST", path, query, sent, whole)
 
     async def part(self, data: bytes, name: str = "photo.png", **options: Any) -> dict[str, Any]:
         """Of a file that is taken."""

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 from PIL import Image
 from pytest_django import Settings
@@ -25,6 +26,7 @@ from tests.attaching import FORM_TYPE, Hand, bomb, form, kept, pdf, picture
 from tests.conftest import with_settings
 from tests.device import Device, until
 from tests.doors import DOORS, exchange
+from tests.locked import write_lock
 from tests.messages_server import MessagesServer
 from tests.remote import begin
 from tests.server import Server
@@ -342,6 +344,23 @@ async def test_the_id_of_somebody_elses_file_is_taken(
     status, said = await bobs.upload(picture(), file=part["file"])
     assert (status, said["code"]) == (400, "invalid")
     assert "part" not in said
+
+
+async def test_whoever_leaves_while_a_file_is_kept_finds_it_whole(hand: Hand, media: Path) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("holds SQLite's lock")
+    file = str(uuid.uuid4())
+    with write_lock():
+        asked = hand.ask(picture(), file=file)
+        await until(lambda: len(kept(media)) == 1)
+        asked.task.cancel()
+        await asyncio.wait([asked.task])
+    async with asyncio.timeout(10):
+        while not await File.objects.filter(pk=file).aexists():  # noqa: ASYNC110 - another process may write it
+            await asyncio.sleep(0.01)
+    status, said = await hand.upload(picture(), file=file)
+    assert (status, said.get("duplicate")) == (200, True)
+    assert (await hand.get(file))[2] == picture()
 
 
 async def test_a_storage_that_is_not_there_costs_a_try_and_leaves_no_row(

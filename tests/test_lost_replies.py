@@ -1,7 +1,9 @@
 """PostgreSQL did it and nobody heard: the connection is cut between its work and its word."""
 
 import asyncio
+import json
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,10 +12,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from chat.agent.scripted import long_text
+from tests.attaching import FORM_TYPE, form
 from tests.backends import postgresql_folder
 from tests.cluster import backends
 from tests.remote import RemoteDevice, begin, joined
 from tests.server import Server
+from tests.sockets import RemoteExchange
 
 pytestmark = pytest.mark.process
 
@@ -122,3 +126,26 @@ async def test_text_whose_commit_was_not_heard_of_is_written_again_and_read_once
         assert laptop.view.text_of(ack["run"]) == long_text(300)
         phone = await joined(server, place, devices)
         assert phone.view.text_of(ack["run"]) == long_text(300)
+
+
+async def test_a_file_whose_row_was_not_heard_of_is_uploaded_again_and_whole(
+    tmp_path: Path, shared: dict[str, str]
+) -> None:
+    async with served(tmp_path, shared) as (server, interpreter):
+        conversation, session = await begin(server)
+        interpreter.lose(1, at=b"COMMIT", after=b'INSERT INTO "chat_file"')
+        path = f"/api/conversations/{conversation}/files"
+        query = {"device": str(uuid.uuid4()), "id": str(uuid.uuid4())}
+        known = {"host": f"127.0.0.1:{server.port}", "cookie": f"sessionid={session}", "origin": server.url}
+        body, said = form("notes.txt", b"Here it is."), []
+        for _ in range(2):
+            asked = RemoteExchange(server.url, None, "POST", path, query, {**known, "content-type": FORM_TYPE}, body)
+            said.append(json.loads(await asked.whole()))
+        assert [(one["type"], one.get("code"), one.get("duplicate")) for one in said] == [
+            ("nack", "storage", None),
+            ("ack", None, True),
+        ]
+        found = RemoteExchange(
+            server.url, None, "GET", f"/conversations/{conversation}/files/{query['id']}/", {}, known
+        )
+        assert (await found.whole(), interpreter.lost) == (b"Here it is.", 1)

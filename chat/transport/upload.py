@@ -68,7 +68,8 @@ async def _answer(found: Host, request: Request, client_id: uuid.UUID, receive: 
         body = await _body(receive)
         if body is None:
             return None
-        file = known or await _keep(found, request, client_id, body)
+        # To its end, whoever leaves meanwhile: no bytes without a row, and above all no row without its bytes.
+        file = known if known is not None else await asyncio.shield(_keep(found, request, client_id, body))
     except DatabaseError:
         logger.exception("a file could not be noted", extra=ids(passing))
         raise Refused(Code.STORAGE, "The file could not be stored. Try again.", retry_after=1.0) from None
@@ -84,15 +85,17 @@ async def _keep(found: Host, request: Request, client_id: uuid.UUID, body: bytes
     name, data = await _away(partial(_file_in, body, request.headers.get(b"content-type", b"").decode("latin1")))
     content = await _away(partial(inspect, data, settings.CHAT_FILE_TYPES))
     stored = await _away(partial(File.put, data, content))
-    file = None
     try:
         access = await found.database.run(check, request.credential, request.conversation, request.device)
         file = await found.database.run(
             partial(File.keep, stored, content, by=access.participant, client_id=client_id, name=name, size=len(data))
         )
-    finally:
-        if file is None or file.stored.name != stored.name:  # refused meanwhile, or another try was faster
-            await _away(partial(File.drop, stored))
+    except Refused:
+        await _away(partial(File.drop, stored))
+        raise
+    # Any other error leaves them: a commit that nobody heard of may have made their row.
+    if file.stored.name != stored.name:  # another try was faster
+        await _away(partial(File.drop, stored))
     return file
 
 
