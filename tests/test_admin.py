@@ -400,6 +400,14 @@ def test_a_requeued_run_is_taken_from_its_worker_which_can_write_no_more(staff: 
     assert [run.attempt for run in Run.claim(talk, "worker:2")] == [2]
 
 
+def test_a_run_that_waits_for_a_person_is_nobodys_to_be_taken_from(staff: Client, talk: Conversation) -> None:
+    running = Run.objects.filter(state=State.RUNNING)
+    pk = running.get().pk
+    running.update(state=State.WAITING, worker="", lease_until=None)
+    said = act(staff, "run", "requeue", pk)
+    assert said == ["1 run: no worker's to give back: it waits for a person or a device"]
+
+
 def test_a_run_whose_lease_has_lapsed_is_requeued_as_the_sweep_does_it(staff: Client, talk: Conversation) -> None:
     running = Run.objects.get(state=State.RUNNING)
     long_ago = timezone.now() - timedelta(seconds=42)

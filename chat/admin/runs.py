@@ -181,6 +181,7 @@ OUTCOMES = {
     "stopped": ("ended as cancelled, as somebody had asked before", messages.SUCCESS),
     "failed": ("ended as failed, after too many lost workers", messages.WARNING),
     "not_started": ("queued already, and no worker's to give back", messages.INFO),
+    "waits": ("no worker's to give back: it waits for a person or a device", messages.INFO),
     "already_ended": ("already ended", messages.INFO),
     "moved": ("ended or went to another worker meanwhile; nothing was done", messages.WARNING),
     "deleted": ("deleted meanwhile, with the conversation", messages.WARNING),
@@ -209,6 +210,8 @@ def _requeue(run: Run) -> str:
         return "already_ended"
     if run.state == State.QUEUED:
         return "not_started"
+    if run.state == State.WAITING:
+        return "waits"
     try:
         return BECAME[run.recover() or run.hand_over(run.attempt)]
     except Refused:
