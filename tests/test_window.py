@@ -11,6 +11,7 @@ from pytest_django import Settings
 from chat.agent import recap, window
 from chat.agent.prompt import Said
 from chat.agent.provider import Turn
+from chat.prices import tokens_in
 from tests.histories import HISTORY, call, result, text, thought
 
 
@@ -35,7 +36,7 @@ def test_a_file_counts_as_what_it_takes_and_not_as_its_bytes() -> None:
 
 def test_what_is_in_the_providers_cache_was_read_too() -> None:
     used = {"input_tokens": 1, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 100, "output_tokens": 1000}
-    assert window.read_tokens(used) == 111
+    assert tokens_in(used) == 111
     assert window.tokens_per_char(10**12, 1) == window.MOST_TOKENS_PER_CHAR
     assert window.tokens_per_char(0, 10) == window.LEAST_TOKENS_PER_CHAR
 

@@ -19,7 +19,6 @@ from chat.agent.window import (
     TOKENS_PER_CHAR,
     chars,
     prompt_chars,
-    read_tokens,
     shares,
     tokens_per_char,
     window_of,
@@ -29,6 +28,7 @@ from chat.models import Run, Summary
 from chat.models.answering import Answering
 from chat.models.parts import Part
 from chat.models.state import LIVE
+from chat.prices import tokens_in
 
 SAYS = "Summarising earlier messages…"
 SAYS_EVERY = 2.0  # seconds; who opens the page meanwhile hears of it soon
@@ -91,7 +91,7 @@ class Room:
 
     def learn(self, turn: Turn, usage: Mapping[str, int]) -> None:
         """How many tokens this prompt had, if the provider has said it."""
-        if tokens := read_tokens(usage):
+        if tokens := tokens_in(usage):
             length = chars(turn)
             self.measured = {"prompt_chars": min(length, MOST_STORED), "prompt_tokens": min(tokens, MOST_STORED)}
             self._ratio = tokens_per_char(tokens, length)

@@ -1,7 +1,7 @@
 """How much a model can read at once, and how much of that a prompt takes, about. Pure functions."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -62,14 +62,6 @@ def prompt_chars(prompt: Sequence[PromptMessage]) -> int:
 def tokens_per_char(tokens: int, characters: int) -> float:
     """As a provider has counted: what the next prompt, which begins like this one, will be measured with."""
     return min(MOST_TOKENS_PER_CHAR, max(LEAST_TOKENS_PER_CHAR, tokens / max(1, characters)))
-
-
-def read_tokens(usage: Mapping[str, int]) -> int:
-    """How many tokens a prompt had: those in the cache are counted beside the others."""
-    return sum(usage.get(name, 0) for name in _READ)
-
-
-_READ = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 def shares(lengths: Sequence[int], room: int, least: int) -> int:

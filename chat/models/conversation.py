@@ -86,8 +86,9 @@ class Conversation(models.Model):
         """Store a message and the run that will answer it, and return what the ack says.
 
         The same `client_id` again returns the first answer with `duplicate`. Refuses with `busy` (when_busy
-        is reject, or too much waits), `stale` (`parent` is no longer the newest message, `steer` was sent already),
-        `budget` or `forbidden`.
+        is reject, or too much waits), `stale` (`parent` is no longer the newest message, `steer` or one of `files` was
+        sent already), `unknown_file`, `too_large` (so many files), `unknown_message` (no such `steer`), `budget` or
+        `forbidden`.
         """
         saying = Saying(by, device, text, client_id, when_busy, parent, steer, files)
         with self.locked() as conversation:

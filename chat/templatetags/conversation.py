@@ -105,11 +105,6 @@ def brief(text: str) -> str:
 
 
 @register.filter
-def with_commas(number: int) -> str:
-    return f"{number:,}"
-
-
-@register.filter
 def result_of(parts: Iterable[Part], call: Part) -> tuple[int, Part] | None:
     """The number of the part that is this call's result, and the part."""
     results = ((number, part) for number, part in enumerate(parts) if part["type"] == "tool_result")

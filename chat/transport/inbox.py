@@ -1,6 +1,6 @@
 """A checked signal → a verb on a model → what the ack says. The same for every door.
 
-Adding a signal: its class in `wire.py`, its verb on a noun, a case here, its line in docs/protocol.md.
+Adding a signal: its class in `spoken.py`, its verb on a noun, a case here, its line in docs/protocol.md.
 """
 
 import time
