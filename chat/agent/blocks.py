@@ -188,7 +188,7 @@ def _step(
         use = {"type": "tool_use", "id": _free(_str(call, "id"), taken), "name": _name(call), "input": call["input"]}
         step.calls.append(use)
         result = results.get(_str(call, "call"))
-        step.results.append(_result(use["id"], result) if result else _missing(use["id"], call, ended, cut=step.cut))
+        step.results.append(_result(use["id"], result) if result else _missing(use["id"], ended, cut=step.cut))
     return step
 
 
@@ -250,11 +250,9 @@ def _as_told(part: Part) -> str:
     return f"{text[:characters]}\n\n[{len(text) - characters} more characters were left out, to make room]".strip()
 
 
-def _missing(use: str, call: Part, ended: str | None, *, cut: bool) -> Block:
-    """Nobody stored a result. `begun`, if the call has it, says whether it ever ran; a decision says it did not."""
-    if (outcome := _str(call, "outcome")) in TOLD:
-        return _tool_result(use, told(outcome, by=_by(call), reason=_str(call, "reason")), failed=True)
-    if cut or call.get("begun") is False:
+def _missing(use: str, ended: str | None, *, cut: bool) -> Block:
+    """Nobody stored a result: whether it ran is not known, but of a step that never came to its end."""
+    if cut:
         return _tool_result(use, TOLD["stopped" if ended == "cancelled" else "cut"], failed=True)
     stopped = "Stopped by the user. " if ended == "cancelled" else ""
     return _tool_result(use, stopped + TOLD["unknown"], failed=True)
