@@ -13,7 +13,7 @@ from chat.errors import RETRYABLE, Code
 from chat.management.commands.protocol_schema import rendered
 from chat.models import Kind
 from chat.models.state import ENDED
-from chat.transport import shapes
+from chat.transport import post, shapes
 from chat.transport.close import Close
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -64,6 +64,12 @@ def test_every_refusal_is_on_the_page_and_says_truly_whether_to_try_again() -> N
     assert set(page) == {code.value for code in Code}
     for code in Code:
         assert page[code.value][1].startswith("after") == (code in RETRYABLE), code
+
+
+def test_every_status_of_a_refusal_is_on_the_page() -> None:
+    told = PAGE.split("A `nack` comes with a status: ", 1)[1].split("; else 400", 1)[0]
+    said = {code: int(one.split()[0]) for one in told.split("; ") for code in re.findall(r"`(\w+)`", one)}
+    assert said == {code.value: status for code, status in post.STATUSES.items()}
 
 
 def test_every_close_code_is_on_the_page() -> None:

@@ -14,6 +14,7 @@ STATUSES = {
     Code.FORBIDDEN: 403,
     Code.REVOKED: 403,
     Code.SIGNED_OUT: 401,
+    Code.UNKNOWN_CALL: 404,
     Code.UNKNOWN_FILE: 404,
     Code.UNKNOWN_MESSAGE: 404,
     Code.UNKNOWN_RUN: 404,
