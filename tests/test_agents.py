@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.utils import timezone
 
@@ -17,6 +16,7 @@ from tests import acting
 from tests.acting import Acting, asks, thinks
 from tests.conftest import with_settings
 from tests.device import Device, until
+from tests.guests import guest
 
 pytestmark = pytest.mark.usefixtures("quiet")
 OVER_EVERY_DOOR = True
@@ -213,9 +213,7 @@ async def test_s14_a_stop_stops_the_tool_which_is_never_run_again_and_the_next_m
 async def test_a_viewer_may_not_decide(
     agent: type[Acting], device: Make, bob: User, laptop: Device, conversation: Conversation
 ) -> None:
-    owner = await conversation.participants.aget(user=laptop.user)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="viewer")
-    viewer = await (await device(bob, conversation).connect()).synced()
+    viewer = await guest(device, conversation, bob, "viewer")
     agent.steps = [asks("delete", what="one")]
     ack = await laptop.ask("Delete it.")
     call = await waits(viewer, ack["run"])
@@ -229,9 +227,7 @@ async def test_a_viewer_may_not_decide(
 async def test_roles_decide_who_may_approve(
     agent: type[Acting], device: Make, bob: User, laptop: Device, conversation: Conversation
 ) -> None:
-    owner = await conversation.participants.aget(user=laptop.user)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
-    editor = await (await device(bob, conversation).connect()).synced()
+    editor = await guest(device, conversation, bob)
     agent.steps = [asks("delete", what="one")]
     ack = await editor.ask("Delete it.")
     call = await waits(editor, ack["run"])

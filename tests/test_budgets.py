@@ -34,6 +34,7 @@ from tests import acting
 from tests.acting import Acting, asks
 from tests.conftest import with_settings
 from tests.device import Device, until
+from tests.guests import guest
 from tests.messages_server import Fault, MessagesServer, Script
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -250,12 +251,10 @@ async def test_without_money_everything_else_goes_on(
 async def test_a_conversations_budget_refuses_everybody_there_and_never_renews(
     laptop: Device, device: Make, alice: User, bob: User, conversation: Conversation
 ) -> None:
-    owner = await conversation.participants.aget(user=alice)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
-    guest = await (await device(bob, conversation).connect()).synced()
+    bobs = await guest(device, conversation, bob)
     await budget("1.00", conversation=conversation)
     await spend(alice, conversation, 100, month=this_month() - timedelta(days=300))
-    for one in (laptop, guest):
+    for one in (laptop, bobs):
         nack = await one.say("message.send", text="More?")
         assert (nack["code"], nack["budget"]["of"]) == ("budget", "conversation")
         assert "renews_at" not in nack["budget"]
@@ -518,10 +517,8 @@ async def test_what_was_spent_outlives_the_conversation_and_the_refusal_with_it(
 async def test_a_run_ends_well_whose_user_is_deleted_meanwhile(
     laptop: Device, device: Make, alice: User, bob: User, conversation: Conversation
 ) -> None:
-    owner = await conversation.participants.aget(user=alice)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
-    guest = await (await device(bob, conversation).connect()).synced()
-    ack = await guest.ask("/rate 100 /long 100")
+    bobs = await guest(device, conversation, bob)
+    ack = await bobs.ask("/rate 100 /long 100")
     await laptop.writes(ack["run"], 20)
     await bob.adelete()
     assert (await laptop.ended(ack["run"]))["state"] == "completed"

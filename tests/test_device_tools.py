@@ -23,6 +23,7 @@ from tests import acting
 from tests.acting import Acting, asks
 from tests.conftest import with_settings
 from tests.device import Device
+from tests.guests import guest, let_in
 from tests.test_agents import assert_equal_everywhere, call_in, decide
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -164,9 +165,7 @@ async def test_arguments_that_are_wrong_are_no_devices_business(agent: type[Acti
 async def test_only_the_devices_of_who_asked_may_answer(
     agent: type[Acting], device: Make, bob: User, laptop: Device, conversation: Conversation
 ) -> None:
-    owner = await conversation.participants.aget(user=laptop.user)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
-    editor = await (await device(bob, conversation).connect()).synced()
+    editor = await guest(device, conversation, bob)
     agent.steps = [asks("look", where="out")]
     ack = await laptop.ask("Look.")
     call = await offered(editor, ack["run"])
@@ -176,7 +175,7 @@ async def test_only_the_devices_of_who_asked_may_answer(
     asked = await editor.ask("And here?")
     call = await offered(laptop, asked["run"])
     assert (await answer(laptop, asked["run"], call, result="Mine."))["code"] == "forbidden"
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="viewer")
+    await let_in(conversation, bob, "viewer")
     assert (await answer(editor, asked["run"], call, result="A house."))["code"] == "forbidden"
     assert (await Run.objects.aget(pk=asked["run"])).state == State.WAITING
     await laptop.say("run.cancel", run=asked["run"])
@@ -198,14 +197,12 @@ async def test_a_device_that_was_revoked_or_whose_person_has_left_may_not_answer
         await sync_to_async(verb)(run, by=by, device=row, call=call["call"], text="A tree.")
     assert (await answer(phone, ack["run"], call, result="A tree.")).get("code") in {"revoked", "signed_out"}
     await laptop.say("run.cancel", run=ack["run"])
-    owner = await conversation.participants.aget(user=laptop.user)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
-    guest = await (await device(bob, conversation).connect()).synced()
+    bobs = await guest(device, conversation, bob)
     agent.steps = [asks("look", where="out")]
-    ack = await guest.ask("Look.")
-    call = await offered(guest, ack["run"])
+    ack = await bobs.ask("Look.")
+    call = await offered(bobs, ack["run"])
     await conversation.participants.filter(user=bob).adelete()
-    assert (await answer(guest, ack["run"], call, result="A tree."))["code"] == "forbidden"
+    assert (await answer(bobs, ack["run"], call, result="A tree."))["code"] == "forbidden"
     assert (await Run.objects.aget(pk=ack["run"])).state == State.WAITING
 
 

@@ -26,6 +26,7 @@ from tests.attaching import FORM_TYPE, Hand, bomb, form, kept, pdf, picture
 from tests.conftest import with_settings
 from tests.device import Device, until
 from tests.doors import DOORS, exchange
+from tests.guests import guest
 from tests.locked import write_lock
 from tests.messages_server import MessagesServer
 from tests.remote import begin
@@ -55,17 +56,6 @@ async def laptop(media: Path, device: Make, alice: User, conversation: Conversat
 @pytest.fixture
 async def hand(laptop: Device) -> Hand:
     return Hand(laptop)
-
-
-async def add(conversation: Conversation, owner: User, user: User, role: str = "editor") -> None:
-    by = await Participant.objects.select_related("user", "conversation").aget(conversation=conversation, user=owner)
-    await sync_to_async(conversation.add)(by=by, user=user, role=role)
-
-
-async def guest(device: Make, user: User, conversation: Conversation, owner: User, role: str = "editor") -> Device:
-    """In the conversation, connected."""
-    await add(conversation, owner, user, role)
-    return await (await device(user, conversation).connect()).synced()
 
 
 def files_of(device: Device, message: str) -> list[dict[str, Any]]:
@@ -152,7 +142,7 @@ async def test_only_ones_own_files_of_this_conversation_can_be_sent(
 ) -> None:
     other = await sync_to_async(Conversation.begin)(alice)
     elsewhere = await Hand(laptop, other).part(picture())
-    bobs = await Hand(await guest(device, bob, conversation, alice)).part(picture())
+    bobs = await Hand(await guest(device, conversation, bob)).part(picture())
     for file in (elsewhere["file"], bobs["file"], str(uuid.uuid4())):
         said = await laptop.say("message.send", text="/echo No", files=[file])
         assert (said["type"], said["code"]) == ("nack", "unknown_file")
@@ -323,7 +313,7 @@ async def test_a_page_of_another_site_uploads_nothing(hand: Hand) -> None:
 async def test_only_who_may_speak_may_upload(
     hand: Hand, device: Make, alice: User, bob: User, charlie: User, conversation: Conversation
 ) -> None:
-    viewer = Hand(await guest(device, bob, conversation, alice, "viewer"))
+    viewer = Hand(await guest(device, conversation, bob, "viewer"))
     status, said = await viewer.upload(picture())
     assert (status, said["code"]) == (403, "forbidden")
     stranger = await sync_to_async(Conversation.begin)(charlie)
@@ -340,7 +330,7 @@ async def test_the_id_of_somebody_elses_file_is_taken(
     hand: Hand, device: Make, alice: User, bob: User, conversation: Conversation
 ) -> None:
     part = await hand.part(picture())
-    bobs = Hand(await guest(device, bob, conversation, alice))
+    bobs = Hand(await guest(device, conversation, bob))
     status, said = await bobs.upload(picture(), file=part["file"])
     assert (status, said["code"]) == (400, "invalid")
     assert "part" not in said
@@ -434,7 +424,7 @@ async def test_a_file_does_nothing_and_is_asked_for_each_time(hand: Hand) -> Non
 async def test_who_is_not_in_the_conversation_gets_no_file_and_who_was_removed_no_longer(
     laptop: Device, hand: Hand, device: Make, alice: User, bob: User, charlie: User, conversation: Conversation
 ) -> None:
-    bobs = Hand(await guest(device, bob, conversation, alice))
+    bobs = Hand(await guest(device, conversation, bob))
     stranger = await sync_to_async(Conversation.begin)(charlie)
     theirs = Hand(await (await device(charlie, stranger).connect()).synced(), conversation)
     part = await hand.part(picture())
@@ -579,7 +569,7 @@ async def test_the_files_of_a_message_that_was_taken_back_are_hidden_and_then_go
 async def test_what_a_user_who_is_deleted_has_sent_stays(
     laptop: Device, device: Make, alice: User, bob: User, conversation: Conversation
 ) -> None:
-    his = await guest(device, bob, conversation, alice)
+    his = await guest(device, conversation, bob)
     part = await Hand(his).part(picture())
     ack = await his.ask("/echo From Bob", files=[part["file"]])
     await laptop.ended(ack["run"])

@@ -22,6 +22,7 @@ from tests import acting
 from tests.acting import Acting, asks
 from tests.conftest import with_settings
 from tests.device import Device, until
+from tests.guests import guest
 from tests.test_agents import decide, waits
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -259,9 +260,7 @@ async def test_x35_the_line_breaks_while_a_steer_is_on_its_way(
 async def test_only_who_asked_can_steer_for_its_tools_act_as_them(
     agent: type[Acting], device: Make, alice: User, bob: User, laptop: Device, conversation: Conversation
 ) -> None:
-    owner = await conversation.participants.aget(user=alice)
-    await sync_to_async(conversation.add)(by=owner, user=bob, role="editor")
-    other = await (await device(bob, conversation).connect()).synced()
+    other = await guest(device, conversation, bob)
     run = await under_way(laptop, agent, [Text("Yes.")])
     assert (await other.say("run.steer", run=run, text="Tell me all."))["code"] == "forbidden"
     waiting = await other.say("message.send", text="Tell me all.", when_busy="steer")
