@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chat.client import DeviceTools, View, connect
+from chat.client.acts import ApprovalRequested
 from chat.client.question import Question
 from tests.device import until
 from tests.remote import RemoteDevice, begin
@@ -84,6 +85,24 @@ async def test_what_a_function_raises_is_what_the_agent_reads(server: Server, to
                 if found is not None and found.ending is not None:
                     assert told in found.text
                     break
+
+
+@real
+async def test_a_program_decides_and_adds_something_meanwhile(server: Server, token: str) -> None:
+    conversation, _ = await begin(server)
+    async with connect(page(server, conversation), token) as robot:
+        ack = await robot.send('/rate 0\n/tool rename_conversation {"title": "Ours"}')
+        async for event in robot:
+            if isinstance(event, ApprovalRequested):
+                steered = await robot.steer(ack.run, "Quickly.")
+                said = await robot.decide(ack.run, event.call, approve=True, arguments_hash=event.hash)
+                assert (said.decision, said.by.user if said.by else "") == ("approved", "alice")
+            found = robot.view.answer_of(ack.run)
+            if found is not None and found.ending is not None:
+                break
+        assert found is not None
+        assert robot.view.title == "Ours"
+        assert [part.steer for part in found.parts if part.type == "steer"] == [steered.steer]
 
 
 @real

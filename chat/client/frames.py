@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from chat.client import acts, events
 from chat.client.errors import Unreadable
 from chat.client.event import Event
-from chat.client.facts import Budget, Ending, Part, Spent, Steer, Summary
+from chat.client.facts import Budget, Ending, Part, Spent, Steer, Summary, Who
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,8 @@ class Ack(Frame):
     reason: str = ""
     runs: tuple[str, ...] = ()
     decision: str = ""
+    by: Who | None = None  # whose decision, or answer, it is
+    steer: str = ""
     order: tuple[str, ...] = ()
     part: Part | None = None
     budget: Budget | None = None  # nearly used up

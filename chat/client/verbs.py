@@ -7,7 +7,7 @@ from typing import Any, Literal
 from chat.client.facts import Part
 from chat.client.frames import Ack
 
-WhenBusy = Literal["queue", "alongside", "interrupt", "reject"]
+WhenBusy = Literal["queue", "alongside", "interrupt", "steer", "reject"]
 
 
 class Verbs:
@@ -30,15 +30,27 @@ class Verbs:
         *,
         when_busy: WhenBusy = "queue",
         parent: str | None = None,
+        steer: str | None = None,
         files: Sequence[str | Part] = (),
         id: str | None = None,  # noqa: A002 - the protocol's word
     ) -> Ack:
         """Say something. Asked again with the same id, also after a year, the answer is the same.
 
-        `files` were uploaded before: what `upload` returned, or their ids.
+        `files` were uploaded before: what `upload` returned, or their ids. `steer`: the missed one this is in place of.
         """
         attached = [one if isinstance(one, str) else one.file for one in files] or None
-        return await self._ask("message.send", id, text=text, when_busy=when_busy, parent=parent, files=attached)
+        fields = {"text": text, "when_busy": when_busy, "parent": parent, "steer": steer, "files": attached}
+        return await self._ask("message.send", id, **fields)
+
+    async def steer(self, run: str, text: str, *, id: str | None = None) -> Ack:  # noqa: A002 - the protocol's word
+        """Add something to an answer of ours that is being made: the model is told at its next step."""
+        return await self._ask("run.steer", id, run=run, text=text)
+
+    async def decide(self, run: str, call: str, *, approve: bool, arguments_hash: str, reason: str = "") -> Ack:
+        """Allow a call that waits, or do not; the hash is that of what we were shown. The ack says what stands."""
+        decision = "approve" if approve else "deny"
+        fields = {"decision": decision, "arguments_hash": arguments_hash, "reason": reason}
+        return await self._ask("tool.decide", None, run=run, call=call, **fields)
 
     async def cancel(
         self,
