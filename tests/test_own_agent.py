@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,7 +15,7 @@ from pytest_django import Settings
 from chat import host as hosts
 from chat.agent import runner
 from chat.agent.named import NoProvider, provider_at
-from chat.agent.provider import Line, PromptMessage, lines_before_the_question
+from chat.agent.provider import Line, PromptMessage, ProviderEvent, lines_before_the_question
 from chat.models import Conversation, Run
 from examples import framework, plain
 from tests import acting, own_agents
@@ -243,6 +243,11 @@ def test_the_page_shows_the_examples_as_they_are() -> None:
     for name in ("plain", "framework"):
         source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
         assert f"```python\n{source}```" in page, name
+
+
+def test_the_page_has_all_that_an_agent_may_yield() -> None:
+    page = (ROOT / "docs" / "own-agent.md").read_text(encoding="utf-8")
+    assert [event.__name__ for event in get_args(ProviderEvent) if f"`{event.__name__}(" not in page] == []
 
 
 class Completions:
