@@ -134,6 +134,29 @@ async def test_a_person_at_a_terminal_is_asked_and_answers(server: Server, token
     await other.disconnect()
 
 
+@real
+async def test_a_person_at_a_terminal_decides_about_what_is_shown(server: Server, token: str) -> None:
+    conversation, session = await begin(server)
+    other = RemoteDevice(server, conversation, session)
+    await (await other.connect()).synced()
+    first = await other.ask('/rate 0\n/tool rename_conversation {"title": "Ours\u202e"}')
+    async with sits_at(server, token, conversation) as alice:  # it waited before she came
+        await alice.shows("? rename_conversation will run with exactly this:")
+        await alice.shows('"title": "Ours⟨U+202E⟩"')
+        alice.type("/deny Nothing unseen.")
+        await alice.shows("[denied by alice: Nothing unseen.]")
+        await other.ended(first["run"])
+        alice.type("/approve")
+        await alice.shows("[nothing waits for a decision]")
+        second = await other.ask('/rate 0\n/tool rename_conversation {"title": "Ours"}')
+        await until(lambda: alice.screen.count("will run with exactly this:") == 2, "the second one", 20.0)
+        alice.type("/approve")
+        await alice.shows("[approved by alice]")
+        await other.ended(second["run"])
+        await alice.shows("[the title is now: Ours]")
+    await other.disconnect()
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [

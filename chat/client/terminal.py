@@ -7,7 +7,7 @@ from typing import TextIO
 
 from chat.client import acts, events, frames
 from chat.client.conversation import Conversation
-from chat.client.facts import Budget, Ending
+from chat.client.facts import Budget, Ending, Part
 from chat.client.machine import State
 from chat.client.reader import Delivered
 from chat.client.view import Answer, Turn, View
@@ -64,6 +64,20 @@ def what_it_used(ending: Ending, currency: str) -> str:
     tokens_in = sum(count for name, count in ending.usage.items() if name.endswith("input_tokens"))
     cost = "cost unknown" if ending.cost is None else f"about {money(ending.cost, currency)}"
     return f"[{tokens_in:,} tokens in, {'about ' if ending.estimated else ''}{tokens_out:,} out, {cost}]"
+
+
+def to_decide(call: Part) -> list[str]:
+    """What a person is asked to allow: the tool, what exactly it would be given, and how to say it."""
+    shown = plain(call.approval.shown if call.approval is not None else "")
+    return [f"? {plain(call.name)} will run with exactly this:", shown, "[/approve, or /deny and why]"]
+
+
+def how_it_was_decided(decided: acts.ApprovalDecided) -> str:
+    """In brackets, who allowed a call, or did not, and why."""
+    if decided.by is None:
+        return "[nobody decided in time: it does not run]"
+    why = f": {plain(decided.reason)}" if decided.reason.strip() else ""
+    return f"[{plain(decided.decision)} by {plain(decided.by.user)}{why}]"
 
 
 def nearly_used_up(budget: Budget) -> str:
@@ -161,6 +175,8 @@ class Screen:
                 text = plain(frame.text).replace("\n", "; ")
                 said = f"answered: {text}" if frame.outcome == "done" else "did not want to answer"
                 self.line(f"[{plain(frame.by.user)} {said}]")
+            case acts.ApprovalDecided():
+                self.line(how_it_was_decided(frame))
             case acts.ConversationSummarised():
                 what = "were summarised for" if frame.text else "no longer fit: they are left out for"
                 self.line(f"[earlier messages {what} the model]")

@@ -117,6 +117,12 @@ class View:
         """The answers that have not ended."""
         return [answer for _, answer in self._answers.values() if answer.is_live]
 
+    @property
+    def undecided(self) -> tuple[str, facts.Part] | None:
+        """The run and the call that waits for a decision, the oldest of them."""
+        parts = ((answer.run, part) for answer in self.live for part in answer.parts)
+        return next(((run, part) for run, part in parts if part.status == "waiting"), None)
+
     def apply(self, frame: Delivered) -> None:
         match frame:
             case Snapshot():

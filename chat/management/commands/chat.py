@@ -19,7 +19,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from chat.client import Closed, Conversation, Left, Offered, Offers, Refused, State, Unreadable, connect, events
 from chat.client.question import DECLINED, Question
-from chat.client.terminal import ASK, Screen, Status, how_it_ended, nearly_used_up, plain
+from chat.client.terminal import ASK, Screen, Status, how_it_ended, nearly_used_up, plain, to_decide
 
 HELP = """\
 /stop         stop what you asked for
@@ -27,6 +27,8 @@ HELP = """\
 /queue        what waits to be answered
 /title TEXT   give the conversation another title
 /skip         do not answer what the agent asks you
+/approve      let the tool run that waits for a decision
+/deny REASON  do not; the agent reads why, if you say so
 /quit         leave; what runs goes on
 Anything else is said, or is the answer if the agent asks you something. To say it all the same, or what begins with
 one of these, begin with a space."""
@@ -99,6 +101,7 @@ class Terminal:
         self._asking: set[asyncio.Task[None]] = set()
         self._offers = Offers(talk)
         self._asked = ""  # the call whose question was shown last
+        self._shown = ""  # the call that was last shown to be decided about
         self._answered: set[str] = set()  # what is typed next is said: the server takes one answer
 
     async def run(self) -> None:
@@ -110,6 +113,24 @@ class Terminal:
             self.screen.show(event)
             self._offers.hear(event)
             self._ask_person()
+            self._ask_to_decide()
+
+    def _ask_to_decide(self) -> None:
+        """What is to run if somebody allows it, once; the next one when that was decided."""
+        _, part = self.talk.view.undecided or ("", None)
+        if part is not None and part.call != self._shown:
+            self._shown = part.call
+            for line in to_decide(part):
+                self.screen.line(line)
+
+    def _decide(self, *, approve: bool, reason: str = "") -> None:
+        """About what was shown: a hash of anything else is refused."""
+        run, part = self.talk.view.undecided or ("", None)
+        if part is None or part.approval is None or part.call != self._shown:
+            self.screen.line("[nothing waits for a decision]")
+            return
+        seen = part.approval.hash
+        self._ask(self.talk.decide(run, part.call, approve=approve, arguments_hash=seen, reason=reason))
 
     def _ask_person(self) -> None:
         """What the agent asks who sits here, once; the next one when that was answered."""
@@ -148,6 +169,10 @@ class Terminal:
                 self._ask(self.talk.cancel(scope="all"))
             case "/skip", "" if (asked := self._question()) is not None:
                 self._reply(asked, error=DECLINED)
+            case "/approve", "":
+                self._decide(approve=True)
+            case "/deny", reason:
+                self._decide(approve=False, reason=reason)
             case "/title", title if title:
                 self._ask(self.talk.rename(title))
             case "", "" if not line.startswith(" ") and (asked := self._question()) is not None:
