@@ -233,8 +233,12 @@ async def test_x33_one_that_was_told_and_not_answered_is_missed(
     await laptop.say("run.cancel", run=run)
     await laptop.ended(run)
     assert [part["state"] for part in steer_parts(laptop, run)] == ["missed"]
+    other = await under_way(laptop, agent)
+    sent = await laptop.say("message.send", text="Quickly.", steer=ack["steer"], when_busy="steer")
+    assert sent["state"] == "waiting", "as a message of its own, whatever runs"
     agent.steps = []
-    sent = await laptop.say("message.send", text="Quickly.", steer=ack["steer"])
+    acting.Held.until.set()
+    await laptop.ended(other)
     await laptop.ended(sent["run"])
     assert [part["state"] for part in steer_parts(laptop, run)] == ["sent"]
     assert said_to(agent, -1).count("Quickly.") == 1, "what was missed is told as the message alone"
@@ -289,6 +293,18 @@ async def test_a_message_can_be_said_as_a_steer_and_is_one_where_nothing_runs(
     assert (await laptop.ended(message["run"]))["state"] == "completed"
     assert [part["text"] for part in steer_parts(laptop, run)] == ["Also by train."]
     await assert_all_agree(device, alice, laptop)
+
+
+async def test_one_that_was_stopped_before_it_came_is_not_told(agent: type[Acting], laptop: Device) -> None:
+    run = await under_way(laptop, agent, [Text("Yes.")])
+    late = str(uuid4())
+    await laptop.say("run.cancel", send=late)
+    ack = await laptop.say("message.send", signal_id=late, text="All of them.", when_busy="steer")
+    assert ack["run"] != run
+    acting.Held.until.set()
+    assert (await laptop.ended(run))["state"] == "completed"
+    assert (await laptop.ended(ack["run"]))["state"] == "cancelled"
+    assert steer_parts(laptop, run) == []
 
 
 @with_settings(CHAT_MAX_STEPS=1)

@@ -49,7 +49,7 @@ class Saying:
         missed = send_missed(conversation, self.steer) if self.steer else None
         self._check_parent(conversation)
         live = list(conversation.runs.filter(state__in=LIVE).select_related("prompt").order_by("position"))
-        if self.when_busy == "steer" and not self.files:
+        if self.when_busy == "steer" and not self.files and missed is None and not self._stopped_before(conversation):
             steered = steer_in_place_of_message(
                 conversation, live, by=self.by, device=self.device, text=self.text, client_id=self.client_id
             )
@@ -107,11 +107,14 @@ class Saying:
             log.Entry(Kind.MESSAGE_CREATED, created, run.pk, message.pk),
             log.Entry(Kind.RUN_QUEUED, run.queueing(), run.pk, message.pk),
         )
-        early = CancelledSend.objects.filter(conversation=conversation, client_id=self.client_id).first()
-        if early is not None:
+        if (early := self._stopped_before(conversation)) is not None:
             run.cancel_locked(conversation, early.by)
             early.delete()
         return acceptance(message, run, duplicate=False) | admit(run)
+
+    def _stopped_before(self, conversation: "Conversation") -> CancelledSend | None:
+        """The cancel of this send, if that came first."""
+        return CancelledSend.objects.filter(conversation=conversation, client_id=self.client_id).first()
 
     def _check_parent(self, conversation: "Conversation") -> None:
         newest = conversation.newest_message() if self.parent is not None else None
