@@ -9,27 +9,36 @@ from typing import ParamSpec, TypeVar
 
 from django.db import InternalError, OperationalError, close_old_connections, connection, connections
 
+from chat import turns
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # Gone, locked, full, or to be read only: PostgreSQL says the last by InternalError.
 AWAY = (OperationalError, InternalError)
 THREADS = 4  # reads run beside each other; SQLite writes one at a time whatever this is
+PROMPT = 2
+CONNECTIONS = THREADS + PROMPT + 1
 
 
 class Database:
-    """`await database.run(verb, ...)` for everything but streamed text; `database.append` has its own thread.
+    """`await database.run(verb, ...)` for everything but what people say and streamed text, which have their own.
 
     Made by whoever runs the event loop and closed with it, so that no connection outlives the loop.
     """
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database", initializer=_keep_connection)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer", initializer=_keep_connection)
+        self._prompt = ThreadPoolExecutor(PROMPT, thread_name_prefix="prompt", initializer=_begin_first)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log-writer", initializer=_begin_first)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a synchronous function in a database thread. Not interrupted by a cancel: it runs to its end."""
         return await self._call(self._threads, _fresh, partial(function, *args, **kwargs))
+
+    async def promptly(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same, and before what agents do: for what somebody says. A stop is not to stand behind ten of them."""
+        return await self._call(self._prompt, _fresh, partial(function, *args, **kwargs))
 
     async def append(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same in the one thread that writes streamed text, which nothing slow may ever hold up.
@@ -45,7 +54,7 @@ class Database:
 
     def close(self) -> None:
         """Close every thread's connection in that thread, then the threads. Waits for work under way."""
-        for threads, count in ((self._threads, THREADS), (self._writer, 1)):
+        for threads, count in ((self._threads, THREADS), (self._prompt, PROMPT), (self._writer, 1)):
             everyone = threading.Barrier(count)  # holds each thread until all have one of these to do
             for _ in range(count):
                 threads.submit(_close_connections, everyone)
@@ -61,6 +70,11 @@ def _keep_connection() -> None:
         if "pool" in known["OPTIONS"]:
             own = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
             mine.settings_dict = {**known, "OPTIONS": own, "CONN_MAX_AGE": None}
+
+
+def _begin_first() -> None:
+    _keep_connection()
+    turns.go_first()
 
 
 def _close_connections(everyone: threading.Barrier) -> None:

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from bench.cluster import site
 from chat.checks import LONGEST_HEARTBEAT
-from chat.database import THREADS
+from chat.database import CONNECTIONS
 from chat.transport.upload import AROUND
 from tests.nginx import NGINX
 from tests.test_settings_doc import ROOT, documented
@@ -76,7 +76,7 @@ def test_processes_have_longer_to_end_than_they_take() -> None:
 
 
 def test_postgresql_has_room_for_all_of_them() -> None:
-    web, worker = 1 + THREADS + settings.DATABASE_POOL, 1 + THREADS + 5
+    web, worker = CONNECTIONS + settings.DATABASE_POOL, CONNECTIONS + 5
     room = int(re.findall(r"max_connections=(\d+)", " ".join(SERVICES["postgres"]["command"]))[0])
     assert 2 * (2 * web + 2 * worker) + 10 <= room, "old and new processes are there together during a deploy"
     assert f"web × {web - settings.DATABASE_POOL} + web × `DATABASE_POOL` + worker × {worker}" in PAGE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chat.database import THREADS
+from chat.database import CONNECTIONS
 from tests.device import until
 from tests.remote import RemoteDevice, begin
 from tests.server import Server
@@ -134,7 +134,7 @@ async def test_r10_connections_that_come_and_go_leave_nothing_behind(server: Ser
         await came_back(first)
     await until(lambda: descriptors()[1] <= others + 10, "file descriptors to return to about the start")
     # A thread is started, and opens its file and its write-ahead log, when those before it are busy.
-    assert descriptors()[0] <= 3 * (THREADS + 1)
+    assert descriptors()[0] <= 3 * CONNECTIONS
 
 
 def _target(descriptor: Path) -> str:

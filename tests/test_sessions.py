@@ -14,7 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from chat.database import THREADS
+from chat.database import CONNECTIONS
 from chat.host import Host
 from project.urls import urlpatterns as pages
 from tests.doors import exchange
@@ -97,7 +97,7 @@ async def test_any_number_of_pages_at_once_share_a_few_sessions(host: Host) -> N
     counts = [int(body) for body in await asyncio.gather(*(one.whole() for one in asked))]
     for one in asked:
         await one.end()
-    assert max(counts) <= settings.DATABASE_POOL + THREADS + 1
+    assert max(counts) <= settings.DATABASE_POOL + CONNECTIONS
 
 
 async def test_the_log_does_not_wait_for_pages(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from chat.agent.prompt import MARKS
+from chat.database import THREADS
+from chat.host import Host
 from chat.models import CancelledSend, Conversation, Event, Message, Run
 from chat.models.event import TEXT_KINDS
 from chat.models.state import State
@@ -84,6 +87,24 @@ async def test_s1_stop_closes_the_call_at_once_and_says_who_did_it(
     await until(lambda: calls[0].closed_at)
     assert calls[0].closed_at - asked_at < IMMEDIATELY
     await assert_nothing_follows(ack["run"])
+
+
+@pytest.mark.usefixtures("no_renewal")
+async def test_a_stop_does_not_stand_behind_what_agents_do(
+    calls: list[Call], laptop: Device, phone: Device, host: Host
+) -> None:
+    """Every thread that serves agents is taken, as it is at times with ten of them at work."""
+    ack = await laptop.ask("/rate 100 /long 5000")
+    await phone.writes(ack["run"], 100)
+    enough = threading.Event()
+    taken = [asyncio.ensure_future(host.database.run(enough.wait, 60)) for _ in range(2 * THREADS)]
+    try:
+        assert (await phone.say("run.cancel", run=ack["run"]))["outcome"] == "cancelling"
+        await until(lambda: calls[0].closed_at)
+    finally:
+        enough.set()
+        await asyncio.gather(*taken)
+    assert (await laptop.ended(ack["run"]))["state"] == "cancelled"
 
 
 async def test_s2_stop_after_a_reload_adds_no_text_after_the_end(

@@ -8,9 +8,10 @@ the first wins.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from chat import bulletin
@@ -26,6 +27,7 @@ from chat.models.state import State
 from chat.models.steer import take
 from chat.models.summary import Summary
 
+T = TypeVar("T")
 CUT_OFF = "Not run: the answer reached its length limit in the middle of this call."
 
 
@@ -38,15 +40,16 @@ class Answering:
     @contextmanager
     def _sheet(self) -> Iterator[Sheet]:
         with self._run.conversation.locked() as conversation:
-            mine = Run.objects.filter(
-                pk=self._run.pk, state=State.RUNNING, attempt=self._run.attempt, cancel_requested_at=None
-            )
-            run = mine.select_related("prompt", "answer").first()
-            if run is None:
-                raise Lost
-            sheet = Sheet(conversation, run)
+            sheet = Sheet(conversation, _or_lost(self._mine.select_related("answer").first()))
             yield sheet
             sheet.keep()
+
+    @property
+    def _mine(self) -> QuerySet[Run]:
+        """The run, as long as it is this attempt's."""
+        return Run.objects.filter(
+            pk=self._run.pk, state=State.RUNNING, attempt=self._run.attempt, cancel_requested_at=None
+        )
 
     def turn(self, *, closing: Part | None, opening: Part | None) -> int | None:
         """End the part that is open, with what more is known of it, and begin another, whose number is returned."""
@@ -57,13 +60,14 @@ class Answering:
 
     def parts(self) -> list[Part]:
         """What is there now."""
-        with self._sheet() as sheet:
-            return list(sheet.parts)
+        return _or_lost(self._mine.values_list("answer__parts", flat=True).first())
 
     def take_steers(self, step: int) -> list[str]:
         """What was added since the last step is told at this one."""
+        if not _or_lost(self._mine.values("steered").first())["steered"]:
+            return []
         with self._sheet() as sheet:
-            return take(sheet, step) if sheet.run.steered else []
+            return take(sheet, step)
 
     def is_steered(self) -> bool:
         """Whether somebody has added something that was not told yet."""
@@ -147,6 +151,12 @@ class Answering:
             sheet.say(Kind.RUN_WAITING)
             bulletin.waits(sheet.run)
             return True
+
+
+def _or_lost(found: T | None) -> T:
+    if found is None:
+        raise Lost
+    return found
 
 
 def decide(

@@ -131,13 +131,13 @@ class Run(models.Model):
 
         One at a time in queue order, except those sent alongside, which wait for nobody. Without a budget, it ends.
         """
-        claimed = []
+        claimed: list[Run] = []
+        # Most who look find nothing, and need not stand in line for that: whoever queues a run says so afterwards.
+        if not conversation.runs.filter(state=State.QUEUED).exists():
+            return claimed
         with conversation.locked() as locked:
-            runs = list(
-                locked.runs.filter(state__in=LIVE)
-                .select_related("prompt", "answer", "requested_by")
-                .order_by("position")
-            )
+            live = locked.runs.filter(state__in=LIVE).select_related("prompt", "answer", "requested_by")
+            runs = list(live.order_by("position"))
             busy = any(run.state in STARTED for run in runs)
             for run in runs:
                 if run.state != State.QUEUED or (busy and not run.alongside):

@@ -243,7 +243,7 @@ class Connection:
         try:
             # Whoever speaks without listening may name a new device each time: those share what their user has.
             self.host.allowances.spend((self.user_id, self.device if self.feed is not None else None))
-            ack = await self.host.database.run(self._carry_out, signal)
+            ack = await self.host.database.promptly(self._carry_out, signal)
         except Refused as refusal:
             return wire.nack(signal_id, refusal)
         except DatabaseError:
