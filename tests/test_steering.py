@@ -307,6 +307,17 @@ async def test_one_that_was_stopped_before_it_came_is_not_told(agent: type[Actin
     assert steer_parts(laptop, run) == []
 
 
+async def test_to_stop_a_send_that_became_a_steer_stops_the_answer_it_became_part_of(
+    agent: type[Acting], laptop: Device
+) -> None:
+    run = await under_way(laptop, agent, [Text("Yes.")])
+    added = str(uuid4())
+    assert "steer" in await laptop.say("message.send", signal_id=added, text="All of them.", when_busy="steer")
+    assert (await laptop.say("run.cancel", send=added))["outcome"] == "cancelling"
+    assert (await laptop.ended(run))["state"] == "cancelled"
+    assert (await laptop.say("run.cancel", send=added))["outcome"] == "already_ended"
+
+
 @with_settings(CHAT_MAX_STEPS=1)
 async def test_what_is_added_to_the_last_step_there_may_be_is_missed(
     agent: type[Acting], device: Make, alice: User, laptop: Device

@@ -149,12 +149,15 @@ class Conversation(models.Model):
         """Stop the run of a send known by its client id only, also if that send has not arrived yet."""
         with self.locked() as conversation:
             by.now().may_speak()
+            who = by.identity(device)
             message = conversation.messages.filter(client_id=client_id).first()
-            if message is None:
-                CancelledSend.remember(conversation, client_id, by.identity(device))
-                return {"outcome": "cancelling"}
-            run = message.runs.select_related("prompt").latest("position")
-            return run.cancel_locked(conversation, by.identity(device))
+            if message is not None:
+                return message.runs.select_related("prompt").latest("position").cancel_locked(conversation, who)
+            steer = conversation.steers.filter(client_id=client_id).select_related("run__prompt").first()
+            if steer is not None:  # that send became part of an answer: it is what is stopped
+                return steer.run.cancel_locked(conversation, who)
+            CancelledSend.remember(conversation, client_id, who)
+            return {"outcome": "cancelling"}
 
     # --- the queue ------------------------------------------------------------------------------------------
 
