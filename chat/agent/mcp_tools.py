@@ -77,6 +77,7 @@ class Server:
         self._tools: list[Tool] = []
         self._listed_by: Link | None = None
         self._listed_at = 0.0
+        self._complaints: set[str] = set()
         self._listing = asyncio.Lock()
         self._not_before = 0.0
 
@@ -185,7 +186,9 @@ class Server:
             fault = "it has no such tool" if name not in known else fault_of(known[name])
             if fault or len(made) >= MOST_TOOLS:
                 why = f"the tool {name[:MAX_NAME_CHARS]!r} is left out: {fault or 'there are too many'}"
-                logger.warning("of a server %s", why, extra={"server": self._name})
+                if why not in self._complaints:  # once, not at each listing
+                    logger.warning("of a server %s", why, extra={"server": self._name})
+                self._complaints.add(why)
             else:
                 made.append(self._tool(known[name]))
         return made

@@ -74,9 +74,10 @@ class DeviceTools:
 
     def hear(self, frame: Delivered) -> None:
         self._offers.hear(frame)
-        for call, task in self._tasks.items():
-            if call not in self._offers.open:
-                task.cancel()
+        for call in self._tasks.keys() - self._offers.open.keys():
+            self._tasks[call].cancel()
+            if self._tasks[call].done():
+                del self._tasks[call]
         for call, offered in self._offers.open.items():
             if offered.name in self._functions and call not in self._tasks:
                 self._tasks[call] = asyncio.create_task(self._answer(offered), name=f"tool-{offered.name}")
