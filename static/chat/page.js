@@ -10,6 +10,13 @@ export const page = { conversation, user, login };
 /** An element that the page template always has. */
 export const byId = (id) => document.getElementById(id);
 
+/** Hide or show. What is hidden while the keyboard is in it hands it on: it must not begin at the top of the page. */
+export function hide(element, isHidden, next = byId("view")) {
+  const hadFocus = isHidden && element.contains(document.activeElement);
+  element.hidden = isHidden;
+  if (hadFocus) next.focus({ preventScroll: true });
+}
+
 /** A key of this user in this conversation. */
 export const keyOf = (what) => `conversation:${what}:${user}:${conversation}:`;
 

@@ -1,6 +1,6 @@
 /** What the page says of itself: the connection, what runs, who may do what. Text first, colour second. */
 
-import { byId, forgetDevice, onChanged, page } from "./page.js";
+import { byId, forgetDevice, hide, onChanged, page } from "./page.js";
 
 const WORDS = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting…", offline: "Offline", stopped: "Not connected" };
 const TRANSPORTS = {
@@ -27,7 +27,7 @@ let asking = new Map(); // call → { name of its tool, isMine }: what waits for
 export function showConnection(state, why, attempts) {
   document.body.dataset.connection = state;
   byId("connection-text").textContent = why.restarting ? RESTARTING : WORDS[state];
-  byId("reconnect").hidden = state !== "offline" && state !== "reconnecting";
+  hide(byId("reconnect"), state !== "offline" && state !== "reconnecting");
   byId("detail-connection").textContent = state;
   byId("detail-attempts").textContent = attempts;
   if (state === "stopped") showSentAway(why);
@@ -90,8 +90,8 @@ function refresh(onIdle) {
   for (const [run, state] of now) if (state !== "starting") begun.add(run);
   const idle = liveRuns().length === 0;
   if (idle && !byId("stop-all").hidden) onIdle();
-  byId("stop-all").hidden = idle;
-  byId("when-busy-field").hidden = idle;
+  hide(byId("stop-all"), idle);
+  hide(byId("when-busy-field"), idle, byId("composer-text"));
   document.title = `${open.size ? "Decision needed · " : ""}${byId("title").textContent} · Conversations`;
   const me = document.querySelector(`#people [data-person="${CSS.escape(page.user)}"]`);
   if (me !== null) document.body.dataset.role = me.dataset.role;

@@ -196,6 +196,34 @@ async def test_everything_can_be_done_from_the_keyboard(story: Story) -> None:
     await laptop.shows("#detail-epoch", await laptop.page.get_attribute("body", "data-epoch") or "")
 
 
+async def test_a_button_that_goes_leaves_the_keyboard_on_the_page(story: Story) -> None:
+    laptop = await story.open()
+    laptop.expects_network_trouble = True
+    await laptop.say("/rate 20 /long 500")
+    await laptop.has_said(10)
+    await laptop.page.focus("#when-busy")
+    phone = await story.open()
+    await phone.page.click(".run-bar .stop")
+    await laptop.ended("cancelled")
+    await laptop.focused("#composer-text")
+    await laptop.say("/rate 20 /long 500")
+    await laptop.page.wait_for_selector("#stop-all", state="visible")
+    await laptop.page.focus("#stop-all")
+    await laptop.page.keyboard.press("Enter")
+    await laptop.ended("cancelled", "cancelled")
+    await laptop.page.wait_for_selector("#stop-all", state="hidden")
+    await laptop.focused("#view")
+    await laptop.context.set_offline(True)
+    await laptop.page.evaluate("line.cut()")
+    await laptop.page.wait_for_selector("#reconnect", state="visible")
+    await laptop.page.focus("#reconnect")
+    await laptop.context.set_offline(False)
+    await laptop.page.keyboard.press("Enter")
+    await laptop.connected()
+    await laptop.page.wait_for_selector("#reconnect", state="hidden")
+    await laptop.focused("#view")
+
+
 async def test_beginnings_and_ends_are_announced_and_nothing_else(story: Story) -> None:
     laptop = await story.open()
     await laptop.page.evaluate(
