@@ -39,6 +39,10 @@ def sign_in(name: str) -> str:
     return session.session_key
 
 
+def promote(name: str) -> None:
+    User.objects.filter(username=name).update(is_staff=True, is_superuser=True)
+
+
 def sign_out(session: str) -> None:
     SessionStore(session).delete()
 
@@ -73,7 +77,15 @@ def texts(conversation: str) -> list[str]:
 def runs(conversation: str) -> list[dict[str, Any]]:
     """Every run, oldest first, with the text it left."""
     found = Run.objects.filter(conversation=UUID(conversation)).select_related("answer").order_by("created_at")
-    return [{"run": str(run.pk), "state": run.state, "text": run.answer.text if run.answer else ""} for run in found]
+    return [
+        {
+            "run": str(run.pk),
+            "state": run.state,
+            "answer": str(run.answer_id),
+            "text": run.answer.text if run.answer else "",
+        }
+        for run in found
+    ]
 
 
 def history(conversation: str, turns: int, answer: str) -> None:
@@ -132,7 +144,8 @@ def head(conversation: str) -> int:
 
 def main() -> None:
     calls = {
-        f.__name__: f for f in (sign_in, sign_out, begin, add, budget, rename_device, texts, runs, history, acted, head)
+        f.__name__: f
+        for f in (sign_in, promote, sign_out, begin, add, budget, rename_device, texts, runs, history, acted, head)
     }
     for line in sys.stdin:
         name, fields = json.loads(line)
