@@ -3,7 +3,7 @@
  * each with its progress, a reason if it is refused and another try if the network broke.
  */
 
-import { byId, keyOf, newId, page, store } from "./page.js";
+import { announce, byId, keyOf, newId, page, store } from "./page.js";
 
 const KEPT = keyOf("files");
 const SILENCE = 60_000; // ms without any progress
@@ -115,8 +115,8 @@ export class Tray {
     item.element.dataset.state = item.state;
     item.element.replaceChildren(...pieces(item, { retry: () => this.#retry(item), dismiss: () => this.#dismiss(item) }));
     if (hadFocus) item.element.querySelector("button").focus();
-    if (item.state === "done") say(`${item.name} is attached.`);
-    if (item.why) say(`${item.name}: ${item.why}`);
+    if (item.state === "done") announce(`${item.name} is attached.`);
+    if (item.why) announce(`${item.name}: ${item.why}`);
     this.#keep();
   }
 
@@ -210,8 +210,6 @@ function element(name, kind, text = "") {
   made.textContent = text;
   return made;
 }
-
-const say = (text) => { byId("announce").textContent = text; };
 
 function bytes(size) {
   if (size < 1024) return `${size} bytes`;

@@ -17,6 +17,17 @@ export function hide(element, isHidden, next = byId("view")) {
   if (hadFocus) next.focus({ preventScroll: true });
 }
 
+const SPOKEN = 5; // lines
+
+/** For people who cannot see the page. A line for each: what the next one replaces at once is never read out. */
+export function announce(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  const place = byId("announce");
+  place.append(line);
+  while (place.children.length > SPOKEN) place.firstElementChild.remove();
+}
+
 /** A key of this user in this conversation. */
 export const keyOf = (what) => `conversation:${what}:${user}:${conversation}:`;
 

@@ -3,7 +3,7 @@
  * is half written outlives the form being drawn anew, and a reload; the first answer, on whichever device, ends it.
  */
 
-import { byId, onChanged, page } from "./page.js";
+import { announce, byId, onChanged, page } from "./page.js";
 
 const FALLBACK = 10_000; // ms without an answer, then the button can be pressed again
 const DECLINED = "The person chose not to answer this question.";
@@ -55,7 +55,7 @@ function show(root) {
     until.textContent = untilWhen(new Date(until.dateTime));
     if (announced.has(form.dataset.call)) continue;
     announced.add(form.dataset.call);
-    byId("announce").textContent = `A question for you: ${byId(`question-${form.dataset.call}`).textContent}`;
+    announce(`A question for you: ${byId(`question-${form.dataset.call}`).textContent}`);
   }
 }
 

@@ -1,6 +1,6 @@
 /** What the page says of itself: the connection, what runs, who may do what. Text first, colour second. */
 
-import { byId, forgetDevice, hide, onChanged, page } from "./page.js";
+import { announce, byId, forgetDevice, hide, onChanged, page } from "./page.js";
 
 const WORDS = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting…", offline: "Offline", stopped: "Not connected" };
 const TRANSPORTS = {
@@ -52,13 +52,14 @@ function showSentAway({ code, reason, message }) {
 }
 
 /** For people who cannot see the page: that an answer began or ended, or needs them, never each word of it. */
-function announce(now, questions) {
+function tell(now, questions) {
   const says = [];
   for (const [run, state] of now) if (state === "answering" && running.get(run) !== "answering") says.push(begun.has(run) ? "Answer goes on." : "Answer started.");
   for (const [call, { name, isMine }] of questions) if (!asking.has(call)) says.push(`${name} needs ${isMine ? "your" : "a"} decision.`);
   for (const [call, { name }] of asking) if (!questions.has(call)) says.push(`${name}: ${decisionAbout(call)}`);
   for (const run of running.keys()) if (!now.has(run)) says.push(ENDINGS[byId(`answer-${run}`)?.dataset.state]);
-  if (says.length) byId("announce").textContent = says.filter(Boolean).join(" ");
+  const said = says.filter(Boolean).join(" ");
+  if (said) announce(said);
 }
 
 /** What the page now says where it had asked. */
@@ -84,7 +85,7 @@ export function liveRuns() {
 function refresh(onIdle) {
   const now = bars();
   const open = questions();
-  announce(now, open);
+  tell(now, open);
   running = now;
   asking = open;
   for (const [run, state] of now) if (state !== "starting") begun.add(run);

@@ -45,9 +45,10 @@ CONNECTION = """(state) => {
   line.states.splice(0, at + 1);
   return at >= 0;
 }"""
-# Every text an element had from now on.
+# Every text an element had from now on, or the last line of it.
 REMEMBER = """(element) => { window.remembered = [];
-  new MutationObserver(() => window.remembered.push(element.textContent)).observe(element, { childList: true }); }"""
+  new MutationObserver(() => window.remembered.push(element.lastChild?.textContent ?? ""))
+    .observe(element, { childList: true }); }"""
 
 
 def words(count: int) -> str:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 ASK = '/rate 0\n/tool erase {"what": "the attic"}'
 ANNOUNCED = """() => { window.said = [];
   const line = document.getElementById("announce");
-  new MutationObserver(() => window.said.push(line.textContent)).observe(line, { childList: true }); }"""
+  new MutationObserver(() => window.said.push(line.lastChild.textContent)).observe(line, { childList: true }); }"""
 DENY = "[data-decide=deny]"
 APPROVE = "[data-decide=approve]"
 
@@ -65,6 +65,10 @@ async def test_two_see_it_one_decides_and_the_other_knows_who_it_was(story: Stor
     assert "erase needs your decision." in said
     assert f"erase: Denied by {bobs.user}" in said
     assert "Answer goes on." in said or "Answer finished." in said
+    # Each is a line: of what stands for a moment only nobody hears.
+    lines = await laptop.texts("#announce > *")
+    assert any(line.startswith(f"erase: Denied by {bobs.user}") for line in lines)
+    assert lines[-1] == "Answer finished."
     await story.same_as_reload(laptop)
 
 

@@ -229,7 +229,7 @@ async def test_beginnings_and_ends_are_announced_and_nothing_else(story: Story) 
     await laptop.page.evaluate(
         """() => { window.said = [];
         const line = document.getElementById("announce");
-        new MutationObserver(() => window.said.push(line.textContent)).observe(line, {childList: true}); }"""
+        new MutationObserver(() => window.said.push(line.lastChild.textContent)).observe(line, {childList: true}); }"""
     )
     await laptop.say("/rate 10 /long 30")  # a beginning and an end that come at once are announced as an end
     await laptop.ended("completed")
