@@ -221,6 +221,7 @@ async def test_a_used_up_budget_refuses_and_says_whose_how_much_until_when_and_w
     assert (nack["type"], nack["code"], nack["retryable"]) == ("nack", "budget", False)
     words = ("Your budget for", "0.6340 of 0.50 USD", "It renews on 1 ", "An administrator of this site can raise it.")
     assert all(word in nack["message"] for word in words), nack["message"]
+    assert ";" not in nack["message"], "who can raise it is the beginning of a sentence"
     told = nack["budget"]
     assert (told["of"], told["limit"], told["used"]) == ("user", 50 * CENT, 60 * CENT + 4 * TENTH + 3 * CENT)
     renews = datetime.fromisoformat(told["renews_at"])

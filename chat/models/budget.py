@@ -114,8 +114,8 @@ class Account:
         """When there is more to spend, and who can see to that."""
         who = f"{settings.CHAT_BUDGET_CONTACT} can raise it."
         if self.renews_at is None:
-            return f"It does not renew by itself; {who}"
-        return f"It renews on {self.renews_at.day} {self.renews_at:%B %Y}; {who}"
+            return f"It does not renew by itself. {who}"
+        return f"It renews on {self.renews_at.day} {self.renews_at:%B %Y}. {who}"
 
     def facts(self) -> dict[str, Any]:
         """For programs."""
