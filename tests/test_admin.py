@@ -31,7 +31,7 @@ from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
 from chat.batches import Delta
 from chat.group_commit import commit
-from chat.models import Conversation, Event, File, Message, Participant, Role, Run, Summary, Worker
+from chat.models import Conversation, Event, File, Message, Participant, Role, Run, Spending, Summary, Worker
 from chat.models import Device as DeviceRow
 from chat.models.state import LIVE, State
 from chat.models.worker import FORGOTTEN
@@ -613,6 +613,13 @@ def test_what_an_agent_did_is_read_part_by_part(staff: Client, settings: LazySet
         assert '{"title": "Percentages and Tokyo"}' in html
         assert "Bob would rather have a title" in html
         assert "<style" not in html
+    html = staff.get(reverse("admin:chat_run_change", args=[run.pk])).content.decode()
+    assert html.count("<label>Cost:</label>") == 1, "in money, not in millionths of it as well"
+    spending = Spending.objects.filter(run=run.pk).latest("pk")
+    html = staff.get(reverse("admin:chat_spending_change", args=[spending.pk])).content.decode()
+    assert "<label>Cost:</label>" not in html
+    waiting = Run.objects.get(conversation=run.conversation, state=State.WAITING)
+    assert str(waiting.answer) == "assistant: …", "it has called a tool and said nothing"
 
 
 def test_what_is_being_written_is_read_too(staff: Client, talk: Conversation) -> None:

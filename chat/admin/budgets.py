@@ -116,6 +116,7 @@ class SpendingAdmin(ReadOnly):
         "The first digits of the id of a run or conversation, or the beginning of a user's name or a model"
     )
     ordering = ["-created_at"]
+    exclude = ["cost"]  # in millionths, where `about` says it
     readonly_fields = ["about"]
 
     @admin.display(description="about", ordering="cost")

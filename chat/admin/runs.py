@@ -92,6 +92,7 @@ class RunAdmin(ReadOnly):
         "The first digits of its id or its conversation's, or the beginning of a user's name, an error or a worker"
     )
     ordering = ["-created_at"]
+    exclude = ["cost"]  # in millionths, where `about` says it
     readonly_fields = ["status", "lease", "lag", "about", "made_of"]
     actions = ["cancel", "requeue"]
     inlines = [SteerInline]

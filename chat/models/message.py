@@ -42,7 +42,7 @@ class Message(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.role}: {self.text[:60]}"
+        return f"{self.role}: {self.text[:60] or '…'}"
 
     @property
     def text(self) -> str:
