@@ -15,11 +15,13 @@ STEER = {"type": "steer", "text": "Focus on flights", "who": BY, "step": 1}
 # Of the elements inside a part, and the part itself, those that have a frame or a line beside them.
 FRAMES = """(part) => [part, ...part.querySelectorAll("*")].filter((one) => one.localName !== "button"
   && parseFloat(getComputedStyle(one).borderLeftWidth) > 0 && one.checkVisibility()).length"""
+MIDDLES = "(all) => all.map((one) => one.getBoundingClientRect()).map(({ top, bottom }) => (top + bottom) / 2)"
 LEFT = "(one) => one.getClientRects()[0].left"
 # How far below the parts the bar is that says what runs; negative: it covers some of them.
 ROOM = """() => {
   const shown = [...document.querySelectorAll(".part, .steers > .steer")].map((one) => one.getBoundingClientRect());
-  return document.querySelector(".run-bar").getBoundingClientRect().top - Math.max(...shown.map(({ bottom }) => bottom));
+  const end = Math.max(...shown.map(({ bottom }) => bottom));
+  return document.querySelector(".run-bar").getBoundingClientRect().top - end;
 }"""
 
 
@@ -89,8 +91,7 @@ async def test_what_attaches_files_stays_where_it_is(story: Story) -> None:
 
 async def test_where_one_can_go_from_the_sidebar_stands_in_one_line(story: Story) -> None:
     laptop = await story.open(**DESKTOP)
-    tops = "(all) => all.map((one) => { const box = one.getBoundingClientRect(); return (box.top + box.bottom) / 2; })"
-    middles = await laptop.page.eval_on_selector_all(".sidebar .account :is(a, button)", tops)
+    middles = await laptop.page.eval_on_selector_all(".sidebar .account :is(a, button)", MIDDLES)
     assert len(middles) == 3
     assert max(middles) - min(middles) < 2
 
@@ -101,10 +102,7 @@ async def test_a_phone_has_room_for_who_one_is_and_for_what_a_message_is_made_of
     await phone.page.click("#send")
     await phone.ended("completed")
     await phone.page.goto(f"{story.site.url}/usage/")
-    middles = (
-        "(all) => all.map((one) => { const box = one.getBoundingClientRect(); return (box.top + box.bottom) / 2; })"
-    )
-    found = await phone.page.eval_on_selector_all(".site .account :is(.who, a, button)", middles)
+    found = await phone.page.eval_on_selector_all(".site .account :is(.who, a, button)", MIDDLES)
     assert len(found) == 4
     assert max(found) - min(found) < 2
     assert await phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
