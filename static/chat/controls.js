@@ -6,10 +6,13 @@
 import { byId, onChanged } from "./page.js";
 import { liveRuns } from "./status.js";
 
-const FALLBACK = 10_000; // ms without an answer, then the button can be pressed again
+// ms without an answer; then the button can be pressed again, and what was pressed is not asked for any more: who
+// presses the other one has changed their mind.
+const FALLBACK = 10_000;
 
 export class Controls {
   #stopping = new Map(); // run → timer
+  #before = new WeakMap(); // bar → what it said before it was to stop
   #stoppingAll = new Set(); // what ran when "Stop all" was pressed
   #pressedAt = new Map(); // button → timer
   #editing = null; // { message }, another object each time the dialog opens
@@ -69,16 +72,19 @@ export class Controls {
     this.#stopping.delete(run);
     const bar = byId(`run-${run}`);
     if (bar === null) return;
-    bar.dataset.live = "answering";
-    bar.querySelector(".state").textContent = "Answering…";
+    const { live, state } = this.#before.get(bar) ?? { live: "answering", state: "Answering…" };
+    bar.dataset.live = live;
+    bar.querySelector(".state").textContent = state;
     ready(byId(`stop-${run}`), "Stop");
   }
 
   #showStopping(run) {
     const bar = byId(`run-${run}`);
     if (bar === null || bar.dataset.live === "stopping") return;
+    const place = bar.querySelector(".state");
+    this.#before.set(bar, { live: bar.dataset.live, state: place.textContent });
     bar.dataset.live = "stopping";
-    bar.querySelector(".state").textContent = "Stopping…";
+    place.textContent = "Stopping…";
     busy(byId(`stop-${run}`), "Stopping…");
   }
 
@@ -98,7 +104,7 @@ export class Controls {
   async #simple(button) {
     const { signal, run, message } = button.dataset;
     this.#pressed(button);
-    const answer = await this.ask(signal, run ? { run } : { message });
+    const answer = await this.ask(signal, run ? { run } : { message }, FALLBACK);
     this.#done(button);
     if (answer.type === "nack") this.complain(answer.message);
   }
@@ -109,7 +115,8 @@ export class Controls {
     const [approve, deny] = [byId(`approve-${call}`), byId(`deny-${call}`)];
     this.#pressed(approve, decide === "approve" ? "Approving…" : "Approve", "Approve");
     this.#pressed(deny, decide === "deny" ? "Denying…" : "Deny", "Deny");
-    const answer = await this.ask("tool.decide", { run, call, decision: decide, arguments_hash: hash, reason: byId(`reason-${call}`).value });
+    const reason = byId(`reason-${call}`).value;
+    const answer = await this.ask("tool.decide", { run, call, decision: decide, arguments_hash: hash, reason }, FALLBACK);
     this.#done(approve, "Approve");
     this.#done(deny, "Deny");
     if (answer.type === "nack") this.complain(answer.message);
@@ -121,7 +128,7 @@ export class Controls {
   async #resend(button) {
     this.#pressed(button, "Sending…", "Send as a message");
     const text = button.parentElement.querySelector(".said").textContent;
-    const answer = await this.ask("message.send", { text, steer: button.dataset.resend });
+    const answer = await this.ask("message.send", { text, steer: button.dataset.resend }, FALLBACK);
     this.#done(button, "Send as a message");
     if (answer.type === "nack") this.complain(answer.message);
   }

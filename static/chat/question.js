@@ -5,7 +5,7 @@
 
 import { announce, byId, onChanged, page } from "./page.js";
 
-const FALLBACK = 10_000; // ms without an answer, then the button can be pressed again
+const FALLBACK = 10_000; // ms without an answer; then it is given up, and another one can be given
 const DECLINED = "The person chose not to answer this question.";
 const DRAFT = `question:${page.user}:`;
 
@@ -79,9 +79,7 @@ async function answer(form, said, { ask, complain }) {
   const { run, call } = form.dataset;
   missing(form, "");
   busy(form, true);
-  const timer = setTimeout(() => busy(form, false), FALLBACK);
-  const reply = await ask("tool.result", { run, call, ...said });
-  clearTimeout(timer);
+  const reply = await ask("tool.result", { run, call, ...said }, FALLBACK);
   busy(form, false);
   if (reply.type === "nack") complain(reply.message);
 }
@@ -96,7 +94,7 @@ function submit(form, asking) {
   }
 }
 
-/** `ask(type, fields)` and `complain(message)` as the page has them. */
+/** `ask(type, fields, patience)` and `complain(message)` as the page has them. */
 export function startQuestions(asking) {
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("form.ask")) return;

@@ -222,6 +222,31 @@ async def test_stop_ends_what_waits_and_the_next_question_works(story: Story) ->
     await story.same_as_reload(phone)
 
 
+async def test_what_is_pressed_without_a_connection_is_not_done_after_somebody_has_changed_their_mind(
+    story: Story,
+) -> None:
+    laptop = await story.screen()
+    laptop.expects_network_trouble = True
+    await laptop.page.clock.install()
+    await laptop.open()
+    await asked(story, laptop)
+    await laptop.page.evaluate("line.silent = 'run.cancel|tool.decide'")
+    await laptop.page.click(".run-bar .stop")
+    await laptop.page.click(APPROVE)
+    await laptop.shows(".run-bar .state", "Stopping…")
+    await laptop.shows(APPROVE, "Approving…")
+    await laptop.page.clock.run_for(10_500)
+    await laptop.shows("#problem", "The server did not answer. Try it again.")
+    await laptop.shows(APPROVE, "Approve")
+    await laptop.page.wait_for_selector('.run-bar[data-live="waiting"]')  # nobody answers anything meanwhile
+    await laptop.shows(".run-bar .state", "Waiting for an answer")
+    await laptop.page.click(DENY)
+    await laptop.page.evaluate("line.silent = null; line.cut()")
+    await laptop.ended("completed")
+    await laptop.shows(".decided", f"Denied by {laptop.user}, ")
+    await story.same_as_reload(laptop)
+
+
 async def test_it_waits_through_a_restart_of_the_server(fragile_story: Story) -> None:
     story = fragile_story
     laptop = await story.open()

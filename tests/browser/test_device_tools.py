@@ -92,6 +92,25 @@ async def test_a_keyboard_answers_and_a_screen_reader_hears_of_the_question(stor
     await laptop.focused(".part.tool_use")  # where the answer is read
 
 
+async def test_an_answer_that_did_not_arrive_is_not_given_after_another_one(story: Story) -> None:
+    laptop = await story.screen()
+    laptop.expects_network_trouble = True
+    await laptop.page.clock.install()
+    await laptop.open()
+    await asked(laptop, question="Tea or coffee?", options=["Tea", "Coffee"], free_text=False)
+    await laptop.page.evaluate("line.silent = 'tool.result'")
+    await laptop.page.get_by_role("radio", name="Tea").check()
+    reply = laptop.page.get_by_role("button", name="Answer", exact=True)
+    await reply.click()
+    await laptop.page.clock.run_for(10_500)
+    await laptop.shows("#problem", "The server did not answer. Try it again.")
+    await laptop.page.get_by_role("radio", name="Coffee").check()
+    await reply.click()
+    await laptop.page.evaluate("line.silent = null; line.cut()")
+    await laptop.ended("completed")
+    await laptop.shows(".replied .words", "Coffee")
+
+
 async def test_who_skips_a_question_lets_the_agent_go_on(story: Story) -> None:
     laptop, phone = await story.open(), await story.open()
     await asked(laptop, question="How old are you?")
