@@ -7,6 +7,7 @@ from tests.browser.screen import until
 
 pytestmark = pytest.mark.browser
 FLIGHTS = "Focus on flights only"
+FRAMED = "(all) => all.map((one) => getComputedStyle(one).borderTopStyle !== 'none')"
 
 
 async def test_what_is_added_waits_and_is_heard_on_every_screen(story: Story) -> None:
@@ -21,6 +22,8 @@ async def test_what_is_added_waits_and_is_heard_on_every_screen(story: Story) ->
         await screen.ended("completed")
         await screen.shows(".part.steer .said", FLIGHTS)
         assert await screen.count(".steers .steer") == 0
+        frames = await screen.page.eval_on_selector_all(".steer", FRAMED)
+        assert sum(frames) == 1  # one frame, and not one in another
         assert await screen.count("#outbox > *") == 0
     await story.same_as_reload(laptop)
     assert await phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
