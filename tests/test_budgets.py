@@ -219,7 +219,7 @@ async def test_a_used_up_budget_refuses_and_says_whose_how_much_until_when_and_w
     head = laptop.view.cursor
     nack = await laptop.say("message.send", text="More?")
     assert (nack["type"], nack["code"], nack["retryable"]) == ("nack", "budget", False)
-    words = ("Your budget for", "0.6340 of 0.50 USD", "It renews on 1 ", "An administrator of this site can raise it.")
+    words = ("Your budget for", "0.6340 of 0.50 USD", "It renews on 1 ", ". An administrator of this site can raise it.")
     assert all(word in nack["message"] for word in words), nack["message"]
     assert ";" not in nack["message"], "who can raise it is the beginning of a sentence"
     told = nack["budget"]

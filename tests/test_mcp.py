@@ -222,7 +222,7 @@ async def test_a_server_that_is_away_is_left_out_and_its_history_stays_valid(
     results = [part["text"] for part in laptop.view.parts_of(ack["run"]) if part["type"] == "tool_result"]
     assert results[1:] == [
         "There is no tool nobody__add.",
-        "There is no tool toy__gone now: the server toy does not offer it, or cannot be reached.",
+        "There is no tool toy__gone now: the server toy does not offer it to this person, or cannot be reached.",
     ]
     asked = turn("What?")
     told = type(asked)(asked.run, asked.conversation, 1, "", agent.turns[-1].prompt)

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -226,3 +227,9 @@ def test_the_demonstration_knows_the_words_it_was_stopped_at() -> None:
     assert "dark and stormy" not in demonstration(turn("go", "It was a dark and stormy night", "go on").prompt)
     assert "stormy night, the rain fell" in demonstration(turn("go", stopped, "go on").prompt)
     assert "stopped me at once" in demonstration(turn("go", STOPPED_MARK, "go on").prompt)
+
+
+async def test_after_something_was_added_it_says_what_it_heard() -> None:
+    asked = replace(turn("/rate 0 /long 2", "word1 word2", "Focus on flights only."), step=1)
+    said = text_of(await replied(asked))
+    assert said == "I have heard it: “Focus on flights only.”"

@@ -1,6 +1,7 @@
 """The demo data: as if it had happened, made once, and in development only."""
 
 import json
+import logging
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -40,6 +41,16 @@ def seed() -> str:
     out = StringIO()
     call_command("seed_demo", stdout=out)
     return out.getvalue()
+
+
+def test_seeding_does_not_fill_the_screen_with_what_never_ran(
+    transactional_db: None, settings: LazySettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.DEBUG = True
+    settings.MEDIA_ROOT = tmp_path
+    with caplog.at_level(logging.INFO, "chat.bulletin"):
+        assert "conversations made" in seed()
+    assert caplog.messages == []
 
 
 def contents() -> list[list[dict[str, Any]]]:

@@ -127,6 +127,12 @@ def test_a_path_leads_somewhere(settings: LazySettings, path: str) -> None:
         tools()
 
 
+def test_a_module_that_is_not_there_is_called_so(settings: LazySettings) -> None:
+    settings.CHAT_TOOLS = ["rivr"]
+    (said,) = [message.msg for message in run_checks() if message.id == "chat.E019"]
+    assert "No module named 'rivr'" in said
+
+
 def test_a_module_whose_own_import_fails_says_which(settings: LazySettings, tmp_path: Any, monkeypatch: Any) -> None:
     (tmp_path / "thirsty.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)

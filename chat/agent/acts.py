@@ -16,6 +16,7 @@ from chat.agent.provider import (
     ToolInput,
     ToolReady,
     Turn,
+    asked_in,
     results_in,
 )
 
@@ -59,8 +60,10 @@ async def perform(acts: Sequence[Thought | Call], turn: Turn, rate: float) -> As
 
 
 def found_in(prompt: Sequence[PromptMessage]) -> str:
-    """What the tools have said, as an answer that knows it."""
-    return "\n\n".join(["This is what I found:", *(f"- {text}" for text in results_in(prompt))])
+    """What the tools have said, as an answer that knows it; or, if none has, what was added to the question."""
+    if not (results := results_in(prompt)):
+        return f"I have heard it: “{asked_in(prompt)}”"
+    return "\n\n".join(["This is what I found:", *(f"- {text}" for text in results)])
 
 
 def _object(text: str) -> dict[str, object] | None:

@@ -86,7 +86,7 @@ def functions_at(path: str) -> list[Callable[..., Any]]:
     try:
         module = import_module(path)
     except ModuleNotFoundError as error:
-        if error.name != path:  # the module is there; what it imports is not
+        if error.name != path or "." not in path:  # what it imports is not there, or it can be no function of a module
             raise
         return [import_string(path)]
     except (TypeError, ValueError) as error:
