@@ -13,5 +13,6 @@ class ChatConfig(AppConfig):
             checks_agents,  # noqa: F401
             checks_budgets,  # noqa: F401
             checks_files,  # noqa: F401
+            checks_names,  # noqa: F401
             checks_window,  # noqa: F401
         )

@@ -1,11 +1,13 @@
 """Everything that can differ between a laptop and production, from the environment. docs/settings.md lists it."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
 from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("VAR_DIR", BASE_DIR / "var"))
@@ -17,6 +19,23 @@ def _flag(name: str, default: bool) -> bool:
 
 def _list(name: str, default: str) -> list[str]:
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+def _whole(name: str, default: str) -> int:
+    try:
+        return int(value := os.environ.get(name, default))
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} is {value!r}, which is not a whole number.") from None
+
+
+def _number(name: str, default: str) -> float:
+    try:
+        number = float(value := os.environ.get(name, default))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ImproperlyConfigured(f"{name} is {value!r}, which is not a number.")
+    return number
 
 
 DEBUG = _flag("DEBUG", default=False)
@@ -44,7 +63,7 @@ INSTALLED_APPS = [
 # Who executes runs: the processes that serve, or workers (`manage.py work`) that the job engine tells what to do.
 CHAT_ENGINE = os.environ.get("CHAT_ENGINE", "in-process")
 CHAT_ENGINES = {"in-process": "chat.agent.engine.Engine", "procrastinate": "chat.agent.jobs.Dispatcher"}
-CHAT_WORKER_RUNS = int(os.environ.get("CHAT_WORKER_RUNS", "200"))
+CHAT_WORKER_RUNS = _whole("CHAT_WORKER_RUNS", "200")
 if CHAT_ENGINE == "procrastinate":
     INSTALLED_APPS.insert(INSTALLED_APPS.index("chat"), "procrastinate.contrib.django")
 
@@ -84,7 +103,7 @@ _SQLITE_OPTIONS: dict[str, Any] = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16000;",
 }
-DATABASE_POOL = int(os.environ.get("DATABASE_POOL", "8"))
+DATABASE_POOL = _whole("DATABASE_POOL", "8")
 DATABASES: dict[str, Any] = {"default": {"ENGINE": "django.db.backends.dummy"}}
 try:
     _found: Any = dj_database_url.config(
@@ -174,7 +193,7 @@ WHITENOISE_AUTOREFRESH = DEBUG
 HTTPS = _flag("HTTPS", default=False)
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _flag("BEHIND_PROXY", default=False) else None
-SECURE_HSTS_SECONDS = int(os.environ.get("HSTS_SECONDS", "31536000" if HTTPS else "0"))
+SECURE_HSTS_SECONDS = _whole("HSTS_SECONDS", "31536000" if HTTPS else "0")
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
 SECURE_HSTS_PRELOAD = HTTPS
 SESSION_COOKIE_SECURE = HTTPS
@@ -223,7 +242,7 @@ LOGGING = {
 
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
 METRICS_HOST = os.environ.get("METRICS_HOST", "127.0.0.1")  # of a worker; a server answers where it serves
-METRICS_PORT = int(os.environ.get("METRICS_PORT", "0"))  # 0: a worker shows none
+METRICS_PORT = _whole("METRICS_PORT", "0")  # 0: a worker shows none
 # JSON: model → input, output, cache_write, cache_read → of a million tokens. That of the demonstration is pretended.
 CHAT_PRICES = os.environ.get("CHAT_PRICES", '{"scripted": {"input": 3, "output": 15}}' if DEBUG else "")
 CHAT_CURRENCY = os.environ.get("CHAT_CURRENCY", "USD")
@@ -240,16 +259,16 @@ CHAT_PROVIDERS = {
     **dict(entry.partition("=")[::2] for entry in _list("CHAT_PROVIDERS", "")),
 }
 CHAT_CLAUDE_MODEL = os.environ.get("CHAT_CLAUDE_MODEL", "claude-sonnet-4-6")
-CHAT_CLAUDE_MAX_TOKENS = int(os.environ.get("CHAT_CLAUDE_MAX_TOKENS", "8192"))
+CHAT_CLAUDE_MAX_TOKENS = _whole("CHAT_CLAUDE_MAX_TOKENS", "8192")
 CHAT_CLAUDE_IDLE_SECONDS = float(
     os.environ.get("CHAT_CLAUDE_IDLE_SECONDS", "90")
 )  # no content for so long: interrupted
-CHAT_CLAUDE_RETRIES = int(os.environ.get("CHAT_CLAUDE_RETRIES", "4"))  # of a call that produced nothing yet
-CHAT_WINDOW_TOKENS = int(os.environ.get("CHAT_WINDOW_TOKENS", "200000"))  # how much a model can read at once
+CHAT_CLAUDE_RETRIES = _whole("CHAT_CLAUDE_RETRIES", "4")  # of a call that produced nothing yet
+CHAT_WINDOW_TOKENS = _whole("CHAT_WINDOW_TOKENS", "200000")  # how much a model can read at once
 CHAT_WINDOWS = os.environ.get("CHAT_WINDOWS", "")  # JSON: model or provider → tokens, where that differs
-CHAT_SUMMARY_AT = float(os.environ.get("CHAT_SUMMARY_AT", "0.7"))  # when so much of it is taken, older turns give way
-CHAT_SUMMARY_KEEP = float(os.environ.get("CHAT_SUMMARY_KEEP", "0.3"))  # until no more than this is told word for word
-CHAT_CONTINUATIONS = int(os.environ.get("CHAT_CONTINUATIONS", "2"))  # of an answer that reached its length limit
+CHAT_SUMMARY_AT = _number("CHAT_SUMMARY_AT", "0.7")  # when so much of it is taken, older turns give way
+CHAT_SUMMARY_KEEP = _number("CHAT_SUMMARY_KEEP", "0.3")  # until no more than this is told word for word
+CHAT_CONTINUATIONS = _whole("CHAT_CONTINUATIONS", "2")  # of an answer that reached its length limit
 CHAT_SYSTEM_PROMPT = os.environ.get("CHAT_SYSTEM_PROMPT", "You are a helpful assistant. Answer in Markdown.")
 CHAT_TOOLS = _list(  # what the model can do: dotted paths of async functions, or of modules of them
     "CHAT_TOOLS",
@@ -257,27 +276,27 @@ CHAT_TOOLS = _list(  # what the model can do: dotted paths of async functions, o
     "chat.agent.tools.rename,chat.agent.tools.share,chat.agent.tools.ask_user,chat.agent.tools.this_device",
 )
 CHAT_MCP_SERVERS = os.environ.get("CHAT_MCP_SERVERS", "")  # JSON: name → command or url, and who may use it for what
-CHAT_CLAUDE_THINKING_TOKENS = int(os.environ.get("CHAT_CLAUDE_THINKING_TOKENS", "0"))  # 0: it does not
-CHAT_MAX_STEPS = int(os.environ.get("CHAT_MAX_STEPS", "25"))  # how often one run asks the model
-CHAT_APPROVAL_SECONDS = float(os.environ.get("CHAT_APPROVAL_SECONDS", "86400"))  # then nobody has allowed it
+CHAT_CLAUDE_THINKING_TOKENS = _whole("CHAT_CLAUDE_THINKING_TOKENS", "0")  # 0: it does not
+CHAT_MAX_STEPS = _whole("CHAT_MAX_STEPS", "25")  # how often one run asks the model
+CHAT_APPROVAL_SECONDS = _number("CHAT_APPROVAL_SECONDS", "86400")  # then nobody has allowed it
 CHAT_APPROVERS = _list("CHAT_APPROVERS", "owner,editor")  # whose role lets them approve what a tool is about to do
-CHAT_DEVICE_SECONDS = float(os.environ.get("CHAT_DEVICE_SECONDS", "86400"))  # then no device has answered
+CHAT_DEVICE_SECONDS = _number("CHAT_DEVICE_SECONDS", "86400")  # then no device has answered
 # In CHAT_CURRENCY; 0: none. Another limit for one user or conversation is a row in the admin.
-CHAT_USER_BUDGET = float(os.environ.get("CHAT_USER_BUDGET", "0"))  # of each, in a calendar month
-CHAT_CONVERSATION_BUDGET = float(os.environ.get("CHAT_CONVERSATION_BUDGET", "0"))  # of each, altogether
-CHAT_BUDGET_HARD_PERCENT = float(os.environ.get("CHAT_BUDGET_HARD_PERCENT", "110"))  # where what runs is stopped
-CHAT_BUDGET_RESERVE = float(os.environ.get("CHAT_BUDGET_RESERVE", "0.02"))  # what each run is reckoned to need
+CHAT_USER_BUDGET = _number("CHAT_USER_BUDGET", "0")  # of each, in a calendar month
+CHAT_CONVERSATION_BUDGET = _number("CHAT_CONVERSATION_BUDGET", "0")  # of each, altogether
+CHAT_BUDGET_HARD_PERCENT = _number("CHAT_BUDGET_HARD_PERCENT", "110")  # where what runs is stopped
+CHAT_BUDGET_RESERVE = _number("CHAT_BUDGET_RESERVE", "0.02")  # what each run is reckoned to need
 CHAT_BUDGET_CONTACT = os.environ.get("CHAT_BUDGET_CONTACT", "An administrator of this site")
-CHAT_LEASE_SECONDS = float(os.environ.get("CHAT_LEASE_SECONDS", "10"))
-CHAT_SWEEP_SECONDS = float(os.environ.get("CHAT_SWEEP_SECONDS", "2"))
-CHAT_MAX_ATTEMPTS = int(os.environ.get("CHAT_MAX_ATTEMPTS", "3"))
-CHAT_DRAIN_SECONDS = float(os.environ.get("CHAT_DRAIN_SECONDS", "8"))  # how long SIGTERM lets running answers go on
-CHAT_HEARTBEAT_SECONDS = float(os.environ.get("CHAT_HEARTBEAT_SECONDS", "20"))
-CHAT_POSITION_SECONDS = float(os.environ.get("CHAT_POSITION_SECONDS", "1"))  # how often the hub compares with the log
-CHAT_COMMIT_SECONDS = float(os.environ.get("CHAT_COMMIT_SECONDS", "0.012"))  # least time between two group commits
-CHAT_SIGNALS_PER_SECOND = float(os.environ.get("CHAT_SIGNALS_PER_SECOND", "20"))  # per connection, with a burst of 5 s
-CHAT_FILE_BYTES = int(os.environ.get("CHAT_FILE_BYTES", "10485760"))
-CHAT_FILES_PER_MESSAGE = int(os.environ.get("CHAT_FILES_PER_MESSAGE", "10"))
-CHAT_FILES_UNSENT = int(os.environ.get("CHAT_FILES_UNSENT", "30"))  # of a user, uploaded and not sent
-CHAT_FILES_PROMPT_BYTES = int(os.environ.get("CHAT_FILES_PROMPT_BYTES", "20000000"))  # the model is shown at once
+CHAT_LEASE_SECONDS = _number("CHAT_LEASE_SECONDS", "10")
+CHAT_SWEEP_SECONDS = _number("CHAT_SWEEP_SECONDS", "2")
+CHAT_MAX_ATTEMPTS = _whole("CHAT_MAX_ATTEMPTS", "3")
+CHAT_DRAIN_SECONDS = _number("CHAT_DRAIN_SECONDS", "8")  # how long SIGTERM lets running answers go on
+CHAT_HEARTBEAT_SECONDS = _number("CHAT_HEARTBEAT_SECONDS", "20")
+CHAT_POSITION_SECONDS = _number("CHAT_POSITION_SECONDS", "1")  # how often the hub compares with the log
+CHAT_COMMIT_SECONDS = _number("CHAT_COMMIT_SECONDS", "0.012")  # least time between two group commits
+CHAT_SIGNALS_PER_SECOND = _number("CHAT_SIGNALS_PER_SECOND", "20")  # per connection, with a burst of 5 s
+CHAT_FILE_BYTES = _whole("CHAT_FILE_BYTES", "10485760")
+CHAT_FILES_PER_MESSAGE = _whole("CHAT_FILES_PER_MESSAGE", "10")
+CHAT_FILES_UNSENT = _whole("CHAT_FILES_UNSENT", "30")  # of a user, uploaded and not sent
+CHAT_FILES_PROMPT_BYTES = _whole("CHAT_FILES_PROMPT_BYTES", "20000000")  # the model is shown at once
 CHAT_FILE_TYPES = _list("CHAT_FILE_TYPES", "image/png,image/jpeg,image/gif,image/webp,application/pdf,text/plain")

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent", "transport", "pages", "admin"),
     (
         *("urls", "routing", "apps", "server", "management"),
-        *("checks", "checks_agents", "checks_budgets", "checks_files", "checks_window"),
+        *("checks", "checks_agents", "checks_budgets", "checks_files", "checks_names", "checks_window"),
     ),
 )
 EDGES = LAYERS[6]

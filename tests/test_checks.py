@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -431,3 +432,29 @@ def test_servers_of_tools_can_be_read_and_none_is_started(
 def test_servers_of_tools_need_what_talks_to_them(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chat.checks_agents.find_spec", lambda name: None)
     assert ids(settings, DEVELOPMENT, CHAT_MCP_SERVERS='{"toy": {"command": ["x"]}}') == ["chat.E041"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CHAT_MAX_STEPS", "many", "CHAT_MAX_STEPS is 'many', which is not a whole number.\n"),
+        ("CHAT_FILE_BYTES", "10MB", "CHAT_FILE_BYTES is '10MB', which is not a whole number.\n"),
+        ("CHAT_USER_BUDGET", "ten", "CHAT_USER_BUDGET is 'ten', which is not a number.\n"),
+        ("CHAT_LEASE_SECONDS", "nan", "CHAT_LEASE_SECONDS is 'nan', which is not a number.\n"),
+    ],
+)
+def test_a_setting_that_is_no_number_is_named_in_one_line(name: str, value: str, said: str) -> None:
+    environment = {**os.environ, "DEBUG": "1", "DJANGO_SETTINGS_MODULE": "project.settings", name: value}
+    command = [sys.executable, "manage.py", "check"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_misspelt_setting_is_noticed(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_TOOL", "rivers")
+    monkeypatch.setenv("CHAT_PORT_8000_TCP", "tcp://10.0.0.1:8000")  # what others put there is not ours to judge
+    monkeypatch.setenv("CHAT_MAX_STEPS", "25")
+    assert ids(settings, DEVELOPMENT) == ["chat.W004"]
+    (said,) = [message for message in run_checks() if message.id == "chat.W004"]
+    assert "CHAT_TOOL" in said.msg
+    assert "CHAT_TOOLS" in str(said.hint)

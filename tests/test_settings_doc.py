@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-READERS = {"_flag", "_list", "os.environ.get", "os.getenv", "os.environ"}
+READERS = {"_flag", "_list", "_whole", "_number", "os.environ.get", "os.getenv", "os.environ"}
 # Chooses the settings themselves; says where a person's programs keep what they remember.
 NOT_OURS = {"DJANGO_SETTINGS_MODULE", "XDG_STATE_HOME"}
 
