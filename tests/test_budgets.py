@@ -219,7 +219,12 @@ async def test_a_used_up_budget_refuses_and_says_whose_how_much_until_when_and_w
     head = laptop.view.cursor
     nack = await laptop.say("message.send", text="More?")
     assert (nack["type"], nack["code"], nack["retryable"]) == ("nack", "budget", False)
-    words = ("Your budget for", "0.6340 of 0.50 USD", "It renews on 1 ", ". An administrator of this site can raise it.")
+    words = (
+        "Your budget for",
+        "0.6340 of 0.50 USD",
+        "It renews on 1 ",
+        ". An administrator of this site can raise it.",
+    )
     assert all(word in nack["message"] for word in words), nack["message"]
     assert ";" not in nack["message"], "who can raise it is the beginning of a sentence"
     told = nack["budget"]
@@ -624,6 +629,9 @@ def test_staff_see_what_was_spent_and_set_another_limit(
     browser.force_login(User.objects.create_superuser("root", password="root-says-hello"))
     Spending.objects.create(run=new_id(), attempt=1, conversation=conversation.pk, user=alice, cost=123 * CENT)
     Spending.objects.create(run=new_id(), attempt=1, conversation=conversation.pk, user=alice, tokens_in=7)
+    empty = browser.get("/admin/chat/budget/add/").content.decode()
+    assert "In USD: of a user for each calendar month" in empty
+    assert "Their number" in empty
     saved = browser.post("/admin/chat/budget/add/", {"user": alice.pk, "conversation": "", "limit": "2.00"})
     assert (saved.status_code, Budget.objects.get().amount) == (302, 200 * CENT)
     both = browser.post("/admin/chat/budget/add/", {"user": alice.pk, "conversation": conversation.pk, "limit": "2"})
@@ -652,6 +660,9 @@ def test_the_list_of_runs_shows_what_each_cost(alice: User, conversation: Conver
     paid.settle()
     assert run.end(State.COMPLETED, run.attempt)
     assert b"0.04 USD" in browser.get("/admin/chat/run/").content
+    shown = browser.get(f"/admin/chat/run/{run.pk}/change/").content.decode()
+    assert "0.04 USD" in shown
+    assert str(4 * CENT) not in shown, "millionths are for the database"
 
 
 @pytest.mark.parametrize(

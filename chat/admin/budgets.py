@@ -46,6 +46,15 @@ class BudgetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     class Media:
         css = {"all": ["chat/admin.css"]}
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        limit = str(Budget._meta.get_field("limit").help_text)
+        kwargs["help_texts"] = {
+            "user": "Their number, which the magnifier finds; or set it on the user's own page.",
+            "conversation": "Its id, which the magnifier finds.",
+            "limit": limit.replace("CHAT_CURRENCY", settings.CHAT_CURRENCY),
+        }
+        return super().get_form(request, obj, change, **kwargs)
+
     @admin.display(description="used of it now")
     def used(self, budget: Budget) -> str:
         return used_of(budget)
