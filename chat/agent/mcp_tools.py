@@ -61,7 +61,9 @@ class Servers:
         server, separator, _ = name.partition(SEPARATOR)
         if not separator or server not in self._servers:
             return ""
-        return f"There is no tool {name} now: the server {server} does not offer it to this person, or cannot be reached."
+        return (
+            f"There is no tool {name} now: the server {server} does not offer it to this person, or cannot be reached."
+        )
 
     async def aclose(self) -> None:
         await asyncio.gather(*(server.aclose() for server in self._servers.values()))

@@ -52,7 +52,8 @@ async def test_two_see_it_one_decides_and_the_other_knows_who_it_was(story: Stor
     await story.same_as_reload(bobs)
     for screen in (laptop, bobs):  # nothing of what is to be decided is behind the line with the stop button
         box, bar = [await screen.page.locator(one).last.bounding_box() for one in (".part", ".run-bar")]
-        assert box is not None and bar is not None
+        assert box is not None
+        assert bar is not None
         assert box["y"] + box["height"] <= bar["y"]
         assert await screen.count(".approval .question") == 0  # which is what the agent asks, and looks otherwise
     assert (await laptop.page.title()).startswith("Decision needed · ")
