@@ -182,7 +182,9 @@ def _step(
     while step.said and not calls and step.said[-1]["type"] in _THINKING:
         step.said.pop()  # refused as the last block, and worth nothing without what it led to
     for call in lost:
-        note = f"[a call of {_name(call)} was cut off here]"
+        gave = results.get(_str(call, "call"), {})
+        why = f"failed: {_str(gave, 'text')}" if _str(gave, "outcome") == "error" else "was cut off here"
+        note = f"[a call of {_name(call)} {why}]"
         _append_text(step.said, f"\n\n{note}" if step.said and step.said[-1]["type"] == "text" else note)
     for call in calls:
         use = {"type": "tool_use", "id": _free(_str(call, "id"), taken), "name": _name(call), "input": call["input"]}
@@ -221,11 +223,9 @@ def _stripped(block: Block) -> Block:
 
 def _thinking(part: Part) -> Block | None:
     """Unchanged, or not at all: a signature is over the whole of it, and comes at its very end."""
-    if not _whole(part):
-        return None
-    if data := _str(part, "data"):
+    if data := _whole(part) and _str(part, "data"):
         return {"type": "redacted_thinking", "data": data}
-    if signature := _str(part, "signature"):
+    if signature := _whole(part) and _str(part, "signature"):
         return {"type": "thinking", "thinking": _str(part, "text"), "signature": signature}
     return None
 

@@ -88,7 +88,7 @@ class Writer:
                     if input and not self.has_begun:  # it is shown, and approved, as it was written
                         self.write(storable(json.dumps(input, ensure_ascii=False)))
                     sound = isinstance(input, dict) and is_storable(input)
-                    await self.close(input=input if sound else None, status="asked")
+                    await self.close(input=input if sound else None)
             case Citation(title, url, quote):
                 if self.is_at("text") and len(self._cited) < MOST_CITED:
                     cited = {"title": title[:TITLE_LENGTH], "url": url[:URL_LENGTH], "text": quote[:QUOTE_LENGTH]}
@@ -117,7 +117,9 @@ class Writer:
 
     async def _turn(self, opening: dict[str, Any] | None, **fields: Any) -> None:
         await self.flush()
-        closing = {"state": "done", **fields} if self._kind else None
+        # A call whose arguments never came to their end is one with arguments that cannot be read.
+        left = {"input": None, "status": "asked"} if self._kind == "tool_use" else {}
+        closing = {"state": "done", **left, **fields} if self._kind else None
         if closing is not None and self._cited:
             closing["citations"], self._cited = self._cited, []
         if opening is not None:
