@@ -367,6 +367,39 @@ async def test_a_result_that_is_none_is_a_failure(result: Any) -> None:
         await saying(result).call(context(), {})
 
 
+class Odd(BaseException):
+    """No `Exception`."""
+
+
+@pytest.mark.parametrize("broken", [SystemExit(3), Odd()])
+async def test_a_tool_ends_neither_the_process_nor_what_runs_beside_it(broken: BaseException) -> None:
+    with pytest.raises(ToolFailed, match=rf"^say failed: {type(broken).__name__}\.$"):
+        await saying(broken).call(context(), {})
+
+
+@pytest.mark.parametrize("catches", [True, False])
+async def test_a_task_group_that_fails_in_a_tool_is_no_cancel(catches: bool) -> None:
+    async def many(context: Context) -> str:
+        """Do much at once."""
+
+        async def one() -> None:
+            raise ValueError
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(one())
+        except* ValueError:
+            if not catches:
+                raise
+        return "some of it"
+
+    if catches:
+        assert await tool_of(many).call(context(), {}) == "some of it"
+    else:
+        with pytest.raises(ToolFailed, match=r"^many failed: ExceptionGroup\.$"):
+            await tool_of(many).call(context(), {})
+
+
 async def test_what_a_tool_refuses_passes_and_so_does_a_refusal_of_a_verb(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ToolRefused, match=r"^not there$"):
         await saying(ToolRefused("not there")).call(context(), {})
