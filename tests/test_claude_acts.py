@@ -80,6 +80,31 @@ async def test_what_the_provider_did_itself_is_given_back_as_it_was(server: Mess
     assert len(server.journal) == 3
 
 
+RAN = {
+    "type": "code_execution_tool_result",
+    "tool_use_id": "srvtoolu_1",
+    "content": {
+        "type": "code_execution_result",
+        "stdout": "a\0b \\u0000",
+        "stderr": "",
+        "return_code": 0,
+        "content": [],
+    },
+}
+
+
+async def test_what_the_providers_tools_found_may_hold_what_no_database_keeps(
+    server: MessagesServer, laptop: Device
+) -> None:
+    code = Uses("code_execution", {"code": "print('a\0b')"}, "srvtoolu_1", kind="server_tool_use")
+    server.script(Script(blocks=[code, Whole(RAN), Says("It printed three.")]), Script(blocks=[Says("Yes.")]))
+    assert (await laptop.ended((await laptop.ask("Run it."))["run"]))["state"] == "completed"
+    assert (await laptop.ended((await laptop.ask("Really?"))["run"]))["state"] == "completed"
+    told = server.requests[1].body["messages"][1]["content"]
+    assert told[0]["input"] == {"code": "print('a\ufffdb')"}
+    assert told[1]["content"]["stdout"] == "a\ufffdb \\u0000"
+
+
 async def test_arguments_that_are_no_json_are_an_error_for_the_model(server: MessagesServer, laptop: Device) -> None:
     server.script(Script(blocks=[Uses("note", pieces=['{"text": ', "oops"])], stop_reason="tool_use"))
     ack = await laptop.ask("Note.")

@@ -19,7 +19,7 @@ from chat.agent.provider import (
     ToolReady,
     Usage,
 )
-from chat.agent.saying import is_storable, storable
+from chat.agent.saying import is_storable, storable, storable_json
 
 _COUNTED = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
@@ -89,16 +89,17 @@ class Hearing:
             case "tool_use":
                 yield ToolReady(self._input())
             case _:  # the provider's own; its input, too, comes in pieces
-                yield Block({**block, "input": self._input() or {}} if self._json else block)
+                block = {**block, "input": self._input() or {}} if self._json else block
+                yield Block(block if is_storable(block) else storable_json(block))
 
     def _input(self) -> dict[str, Any] | None:
-        """None if it is no object, or holds what no database keeps."""
+        """None if it is no object."""
         text = "".join(self._json) or "{}"
         try:
             found = orjson.loads(text)
         except ValueError:
             return None
-        return found if isinstance(found, dict) and is_storable(found) else None
+        return found if isinstance(found, dict) else None
 
     def _citation(self, cited: Any) -> Citation:
         """Of a page, a document or a search result: each names itself differently."""

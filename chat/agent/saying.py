@@ -2,12 +2,15 @@
 
 import json
 import re
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 MAX_RESULT_CHARS = 32_768  # code points of a result, with the sentence that says it was cut
 MAX_PROGRESS_CHARS = 200
+MOST_LEVELS = 100  # of JSON: whoever writes it down again has a stack that ends
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no database keeps it
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")  # as JSON writes it; `\\u0000` are six characters that anybody may say
 Path = tuple[int | str, ...]
 
 
@@ -35,9 +38,12 @@ def result_text(result: object) -> str:
 
 
 def is_storable(value: object) -> bool:
-    """Whether JSON can be kept as it is. Raises TypeError or ValueError for what is no JSON."""
-    json.dumps(value)
-    return unstorable_in(value) is None
+    """Whether JSON can be kept as it is, by every database, and read again. Raises TypeError for what is no JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):  # a number that is none, or has no end; too many levels
+        return False
+    return unstorable_in(value) is None and not _is_deep(value)
 
 
 def unstorable_in(value: object) -> Path | None:
@@ -56,3 +62,17 @@ def unstorable_in(value: object) -> Path | None:
         elif isinstance(one, str) and UNSTORABLE.search(one):
             return path
     return None
+
+
+def storable_json(value: Any) -> Any:
+    """JSON with U+FFFD for what a database refuses, in all its texts."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(storable(_NUL.sub("\\1\ufffd", text)))
+
+
+def _is_deep(value: object) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MOST_LEVELS):
+        inside = (inner for one in level for inner in (one.values() if isinstance(one, dict) else one))
+        level = [one for one in inside if isinstance(one, dict | list | tuple)]
+    return bool(level)

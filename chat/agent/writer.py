@@ -85,9 +85,9 @@ class Writer:
                     self.write(storable(text))
             case ToolReady(input):
                 if self.is_at("tool_use"):
-                    if input and not self.has_begun:  # it is shown, and approved, as it was written
-                        self.write(storable(json.dumps(input, ensure_ascii=False)))
                     sound = isinstance(input, dict) and is_storable(input)
+                    if sound and input and not self.has_begun:  # it is shown, and approved, as it was written
+                        self.write(json.dumps(input, ensure_ascii=False))
                     await self.close(input=input if sound else None)
             case Citation(title, url, quote):
                 if self.is_at("text") and len(self._cited) < MOST_CITED:
