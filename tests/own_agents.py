@@ -1,6 +1,7 @@
 """Agents as people bring them, to name in CHAT_PROVIDERS: plain functions. Most do what none should."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -74,6 +75,12 @@ async def string(turn: Turn) -> AsyncGenerator[Any, None]:
 async def bad_block(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
     yield Text("So far. ")
     yield Block({"type": "x", "text": "\0"})
+
+
+async def leaving(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
+    """What a library does that was made for a command line."""
+    yield Text("So far. ")
+    sys.exit(3)
 
 
 async def long_reason(turn: Turn) -> AsyncGenerator[ProviderEvent, None]:

@@ -1,12 +1,14 @@
 """What agents and tools should never say or do: the run ends, in words that say why, and the next one works."""
 
-import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
+from pytest_django import Settings
 
 from chat.agent.provider import ProviderError, Reasoned, Reasoning, Stopped, Text, ToolAsked, ToolInput, ToolReady
-from chat.models import Message, Run
+from chat.agent.tool import Context, device_tool, tool
+from chat.models import Message
 from tests import acting
 from tests.acting import Acting, Step, asks
 from tests.device import Device
@@ -29,6 +31,31 @@ async def end_of(laptop: Device, agent: type[Acting], step: Step) -> dict[str, A
     assert (await laptop.ended(after["run"]))["state"] == "completed"
     assert_valid(agent)
     return ended
+
+
+looks: list[str] = []
+
+
+def _later(what: str) -> str:
+    looks.append(what)
+    if len(looks) == 1:
+        raise ValueError("not yet")
+    return what
+
+
+What = Annotated[str, AfterValidator(_later)]
+
+
+@tool(approval=True)
+async def destroy(context: Context, what: What) -> str:
+    """Destroy it."""
+    acting.ran.append(what)
+    return "It is gone."
+
+
+@device_tool(approval=True)
+async def watch(context: Context, what: What) -> None:
+    """Watch it."""
 
 
 # --- calls that are left half -------------------------------------------------------------------------------
@@ -54,3 +81,50 @@ async def test_a_call_that_is_left_half_is_an_error_for_the_model(
 async def test_a_run_that_fails_behind_a_call_that_was_left_half_ends(agent: type[Acting], laptop: Device) -> None:
     step = [ToolAsked("a", "note"), Text("Or "), ProviderError("overloaded", "Busy.", retryable=True)]
     assert (await end_of(laptop, agent, step))["state"] == "failed"
+
+
+# --- arguments ----------------------------------------------------------------------------------------------
+
+
+def nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        inner = {"in": inner}
+    return inner
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "a NUL": {"text": "a\0b"},
+    "a NUL in a name": {"te\0xt": "x"},
+    "a number without end": {"text": float("inf")},
+    "no number": {"text": float("nan")},
+    "more digits than Python reads": {"text": 10**5_000},
+    "more levels than stay readable": nested(900),
+    "more levels than anybody writes": nested(20_000),
+}
+
+
+@pytest.mark.parametrize("given", BAD.values(), ids=list(BAD))
+async def test_arguments_that_no_database_keeps_are_an_error_for_the_model(
+    agent: type[Acting], laptop: Device, given: dict[str, Any]
+) -> None:
+    assert (await end_of(laptop, agent, [ToolAsked("a", "note"), ToolReady(given)]))["state"] == "completed"
+    assert "The arguments are not a JSON object." in str(agent.turns[1].prompt)
+
+
+@pytest.mark.parametrize("said", ["\\u0000", "\\\\u0000", "\\\\\\u0000"])
+async def test_who_speaks_of_a_nul_says_none(agent: type[Acting], laptop: Device, said: str) -> None:
+    assert (await end_of(laptop, agent, asks("note", text=said)))["state"] == "completed"
+    assert acting.ran == [said]
+
+
+@pytest.mark.parametrize("name", ["destroy", "watch"])
+async def test_what_is_right_only_at_the_second_look_is_not_done_without_approval(
+    settings: Settings, agent: type[Acting], laptop: Device, name: str
+) -> None:
+    settings.CHAT_TOOLS = [f"tests.test_nonsense.{name}"]
+    looks.clear()
+    assert (await end_of(laptop, agent, asks(name, what="it")))["state"] == "completed"
+    assert acting.ran == []
+    [call] = [part for part in (await Message.objects.filter(role="assistant").afirst()).parts if "status" in part]
+    assert (call["status"], "approval" in call, "offer" in call) == ("error", False, False)

@@ -24,7 +24,7 @@ from tests.device import Device, until
 Make = Callable[..., Device]
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["noting", "short", "watching", "string", "bad_block", "long_reason", "silent", "deaf", "talkative"]
-NAMES += ["last_word", "blocking", "unready"]
+NAMES += ["last_word", "blocking", "unready", "leaving"]
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,12 @@ def test_the_history_is_what_was_said_before_the_question() -> None:
 
 @pytest.mark.parametrize(
     ("name", "state", "code"),
-    [("string", "failed", "internal"), ("bad_block", "failed", "internal"), ("long_reason", "completed", "")],
+    [
+        ("string", "failed", "internal"),
+        ("bad_block", "failed", "internal"),
+        ("leaving", "failed", "internal"),
+        ("long_reason", "completed", ""),
+    ],
 )
 async def test_what_is_no_event_ends_the_run_and_the_log_says_what_it_was(
     answered_by: Callable[[str], Any], caplog: pytest.LogCaptureFixture, name: str, state: str, code: str

@@ -15,6 +15,7 @@ from django.conf import settings
 from chat.agent.progress import Progress, whisper
 from chat.agent.provider import ContextFull, Turn
 from chat.agent.room import Room
+from chat.agent.saying import MOST_LEVELS
 from chat.agent.tool import Context, Tool, ToolError
 from chat.agent.toolbox import Toolbox
 from chat.agent.writer import Writer
@@ -63,6 +64,8 @@ class Loop:
             # Once: what the model is told of tools stays the same from step to step.
             self._tools = await self._toolbox.tools_for(self._run.requested_by)
             return await self._complete(turn)
+        except SystemExit as error:  # not the provider's to decide; it would end the server
+            raise RuntimeError("it wanted to end the process") from error
         finally:
             self._progress.end()
 
@@ -149,7 +152,7 @@ class Loop:
     async def _offer(self, call: Part) -> bool:
         """Whether it is for a device, which now has it. One with arguments that are wrong ends like any other."""
         tool, user = self._tools.get(call["name"]), self._run.requested_by
-        if tool is None or not tool.on_device or user is None:
+        if tool is None or not tool.on_device or user is None or not _is_allowed(tool, call):
             return False
         try:
             offer = {"arguments": tool.offered(call.get("input")), "user": user.get_username()}
@@ -181,7 +184,10 @@ class Loop:
         if tool is None:
             return "error", self._toolbox.why_absent(call["name"])
         if call.get("input") is None:
-            return "error", "The arguments are not a JSON object."
+            return "error", f"The arguments are not a JSON object. It has at most {MOST_LEVELS} levels, and no U+0000."
+        if not _is_allowed(tool, call):
+            tool.check(call["input"])  # says what is wrong with them
+            return "error", "Nobody was asked to approve it, as its arguments were wrong at first. Ask for it again."
         progress = Progress(lambda text: self._show(call["call"], text))
         context = Context(
             user=self._run.requested_by,
@@ -213,3 +219,8 @@ class Loop:
 
     def _show(self, call: str, text: str) -> None:
         whisper(self._host, self._run, text, PROGRESS_SECONDS, call=call)
+
+
+def _is_allowed(tool: Tool, call: Part) -> bool:
+    """Also where what was found wrong a moment ago, so that nobody was asked, is right now."""
+    return not tool.needs_approval or call["status"] == "approved"
