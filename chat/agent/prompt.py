@@ -27,6 +27,7 @@ MARKS = {
 }
 SUMMARISED = "[What was said before no longer fits. This is a summary of it:]\n\n"
 LEFT_OUT = "[What was said before no longer fits and was left out.]"
+ACTED = ("done", "error", "unknown")  # what became of a call that was begun
 NOTHING = "[an empty message]"  # a prompt of which nothing can be told must still stand between two answers
 
 
@@ -113,25 +114,37 @@ def history_of(run: Run, after: int = 0) -> list[Said]:
     """The turns before this run's prompt and after a place, by their place in the transcript.
 
     A turn that is still being answered is left out, prompt and all: its answer is not known yet. Of several
-    answers to one prompt the completed one counts, else the last. One query and no model instances: a run that
-    begins after 10,000 messages waits for this.
+    answers to one prompt the completed one counts, else the last. Of those to this run's own, which it makes anew,
+    each that has begun to call a tool: what was done once must not be done again unknowingly. One query and no model
+    instances: a run that begins after 10,000 messages waits for this.
     """
     ended = Run.objects.filter(
         prompt__conversation=run.conversation_id,  # and its index with places: what lies before costs nothing
         state__in=ENDED,
         prompt__place__gt=after,
-        prompt__place__lt=run.prompt.place,
+        prompt__place__lte=run.prompt.place,
         prompt__removed_at=None,
     ).order_by("prompt__place", "position")
-    rows = ended.values_list("prompt__parts", "answer__parts", "state", "provider", "prompt__place")
-    return [_said(list(answers), run.provider) for _, answers in groupby(rows, key=itemgetter(4))]
+    rows = ended.values_list("prompt__parts", "answer__parts", "state", "provider", "prompt__place", "position")
+    history = []
+    for place, found in groupby(rows, key=itemgetter(4)):
+        if place != run.prompt.place:
+            history.append(_said(list(found), run.provider))
+        else:
+            before = (one for one in found if one[5] < run.position and _has_acted(one[1] or []))
+            history += [_said([one], run.provider) for one in before]
+    return history
 
 
-def _said(answers: Sequence[tuple[Any, Any, str, str, int | None]], reader: str) -> Said:
-    """(prompt's parts, answer's parts, how it ended, its provider, place) of each answer to one prompt."""
+def _said(answers: Sequence[tuple[Any, Any, str, str, int | None, int]], reader: str) -> Said:
+    """(prompt's parts, answer's parts, how it ended, its provider, place, position) of each answer to one prompt."""
     completed = (answer for answer in answers if answer[2] == State.COMPLETED)
-    prompt, answer, state, provider, place = next(completed, answers[-1])
+    prompt, answer, state, provider, place, _ = next(completed, answers[-1])
     return Said(prompt, answer or [], state, signed=provider == reader, place=place or 0)
+
+
+def _has_acted(parts: Sequence[Part]) -> bool:
+    return any(part["type"] == "tool_result" and part.get("outcome") in ACTED for part in parts)
 
 
 def prompt_of(run: Run) -> list[PromptMessage]:

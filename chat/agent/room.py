@@ -204,7 +204,7 @@ def _look(run: Run) -> tuple[Past, list[Part]]:
     history = history_of(run, base.until if base is not None else 0)
     live = Run.objects.filter(conversation=run.conversation_id, state__in=LIVE, prompt__place__lt=place)
     first = live.order_by("prompt__place").values_list("prompt__place", flat=True).first()
-    ended = len(history) if first is None else sum(said.place < first for said in history)
+    ended = sum(said.place < (place if first is None else first) for said in history)  # nor its own prompt's
     run.answer.refresh_from_db(fields=["parts"])
     return Past(base, history, ended), run.answer.parts
 

@@ -1,0 +1,59 @@
+"""What was begun is never begun again unknowingly: by nobody after a crash, and by no model that is asked again."""
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from chat.agent.provider import Text
+from chat.models import Run
+from chat.models.state import State
+from tests import acting
+from tests.acting import Acting, asks
+from tests.device import Device, until
+from tests.test_device_tools import agent, laptop
+from tests.test_x_tools import assert_valid
+
+__all__ = ["agent", "laptop"]  # fixtures, of the same kind as there
+pytestmark = pytest.mark.usefixtures("quiet")
+OVER_EVERY_DOOR = True
+
+
+async def lost(run: str) -> None:
+    """Its server is."""
+    found = await Run.objects.select_related("conversation").aget(pk=run)
+    assert await sync_to_async(found.hand_over)(found.attempt) == State.INTERRUPTED
+
+
+async def test_who_tries_again_after_a_crash_has_a_model_that_knows_what_was_done(
+    agent: type[Acting], laptop: Device
+) -> None:
+    agent.steps = [asks("note", "a", text="paid"), [Text("I paid. "), *asks("hold", "a", text="ship")]]
+    ack = await laptop.ask("Pay and ship.")
+    await until(lambda: acting.ran == ["paid", "ship"], "the second tool")
+    await lost(ack["run"])
+    await laptop.ended(ack["run"])
+    agent.steps = []
+    agent.turns.clear()
+    again = await laptop.say("run.retry", run=ack["run"])
+    assert (await laptop.ended(again["run"]))["state"] == "completed"
+    prompt = str(agent.turns[0].prompt)
+    assert ["noted paid" in prompt, "It may have run" in prompt] == [True, True]
+    assert agent.turns[0].question == "Pay and ship."
+    assert_valid(agent)
+    agent.turns.clear()
+    later = await laptop.ask("Thanks.")
+    await laptop.ended(later["run"])
+    assert str(agent.turns[0].prompt).count("Pay and ship.") == 1
+    assert_valid(agent)
+
+
+async def test_who_tries_again_what_only_spoke_begins_anew(agent: type[Acting], laptop: Device) -> None:
+    agent.steps = [[Text("Let me "), *asks("delete", what="it")]]
+    ack = await laptop.ask("Delete it.")
+    await laptop.until(lambda: laptop.view.state_of(ack["run"]) == "waiting", "the run to wait")
+    await laptop.say("run.cancel", run=ack["run"])
+    await laptop.ended(ack["run"])
+    agent.steps = []
+    agent.turns.clear()
+    again = await laptop.say("run.retry", run=ack["run"])
+    assert (await laptop.ended(again["run"]))["state"] == "completed"
+    assert [len(turn.prompt) for turn in agent.turns] == [1]
