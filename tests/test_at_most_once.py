@@ -1,14 +1,19 @@
 """What was begun is never begun again unknowingly: by nobody after a crash, and by no model that is asked again."""
 
+from datetime import datetime
+
 import pytest
 from asgiref.sync import sync_to_async
+from django.utils import timezone
 
 from chat.agent.provider import Text
 from chat.models import Run
 from chat.models.state import State
 from tests import acting
 from tests.acting import Acting, asks
+from tests.conftest import with_settings
 from tests.device import Device, until
+from tests.test_agents import decide
 from tests.test_device_tools import agent, laptop
 from tests.test_x_tools import assert_valid
 
@@ -57,3 +62,28 @@ async def test_who_tries_again_what_only_spoke_begins_anew(agent: type[Acting], 
     again = await laptop.say("run.retry", run=ack["run"])
     assert (await laptop.ended(again["run"]))["state"] == "completed"
     assert [len(turn.prompt) for turn in agent.turns] == [1]
+
+
+@with_settings(CHAT_APPROVAL_SECONDS=0.3, CHAT_DEVICE_SECONDS=0.3, CHAT_SWEEP_SECONDS=60.0)
+@pytest.mark.parametrize("beside", [True, False])
+async def test_nobody_decides_or_answers_when_the_time_is_over(
+    agent: type[Acting], laptop: Device, beside: bool
+) -> None:
+    others = asks("hold", "c", text="on") if beside else []
+    agent.steps = [[*asks("delete", "a", what="it"), *asks("look", "b", where="up"), *others]]
+    ack = await laptop.ask("Delete it, and look.")
+    await laptop.until(lambda: len(until_of(laptop, ack["run"])) == 2, "both to wait")
+    await until(lambda: timezone.now() > max(until_of(laptop, ack["run"])), "the time to be over")
+    first, second = [part for part in laptop.view.parts_of(ack["run"]) if "until" in part]
+    told = await decide(laptop, ack["run"], first, "approve")
+    assert (told["type"], told["decision"]) == ("ack", "expired")
+    told = await laptop.say("tool.result", run=ack["run"], call=second["call"], result="A bird.")
+    assert (told["type"], told["outcome"]) == ("ack", "expired")
+    acting.Held.until.set()
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert acting.ran == (["on"] if beside else [])
+    assert_valid(agent)
+
+
+def until_of(device: Device, run: str) -> list[datetime]:
+    return [datetime.fromisoformat(part["until"]) for part in device.view.parts_of(run) if "until" in part]

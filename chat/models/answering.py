@@ -167,6 +167,7 @@ def decide(
         by.now().may_decide()
         now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
         sheet = Sheet(conversation, now) if now.answer is not None else None
+        _end_late(sheet)
         for number, part in calls_in(sheet.parts) if sheet is not None else ():
             if part["call"] != call or "approval" not in part:
                 continue
@@ -195,6 +196,7 @@ def answer(
             raise Refused(Code.REVOKED, "This device was revoked.")
         now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
         sheet = Sheet(conversation, now) if now.answer is not None else None
+        _end_late(sheet)
         for _, part in calls_in(sheet.parts) if sheet is not None else ():
             if part["call"] != call or "offer" not in part:
                 continue
@@ -230,15 +232,34 @@ def expire(run: Run) -> None:
         found = late.select_related("prompt", "answer").first()
         if found is not None:
             sheet = Sheet(conversation, found)
-            due = min((part["until"] for part in _pending(sheet)), default="")
-            for number, part in list(calls_in(sheet.parts)):
-                if part.get("until") != due:
-                    continue
-                if part["status"] == "waiting":
-                    _decide(sheet, number, "expired", by=None, reason="")
-                elif part["status"] == "offered":
-                    sheet.answer_call(part, "expired", UNANSWERED.format(user=part["offer"]["user"]))
+            _end_due(sheet, min((part["until"] for part in _pending(sheet)), default=""))
             _go_on(sheet)
+
+
+def _end_late(sheet: Sheet | None) -> None:
+    """Before somebody decides or answers: no sweep may have come by yet, or the run still executes something."""
+    if sheet is None or not sheet.run.is_live or sheet.run.cancel_requested_at is not None or not _pending(sheet):
+        return
+    now = Run.objects.filter(pk=sheet.run.pk).values_list(Now(), flat=True).get()
+    if _end_due(sheet, _written(now)):
+        _go_on(sheet)
+
+
+def _end_due(sheet: Sheet, until: str) -> bool:
+    """End what was to be done by then. Whether there was something."""
+    calls = [(number, part) for number, part in calls_in(sheet.parts) if part.get("status") in PENDING]
+    due = [(number, part) for number, part in calls if part["until"] <= until]
+    for number, part in due:
+        if part["status"] == "waiting":
+            _decide(sheet, number, "expired", by=None, reason="")
+        else:
+            sheet.answer_call(part, "expired", UNANSWERED.format(user=part["offer"]["user"]))
+    return bool(due)
+
+
+def _written(at: datetime) -> str:
+    """As parts have it: two of them compare as the times do."""
+    return at.isoformat(timespec="microseconds")
 
 
 def _until(sheet: Sheet, seconds: float) -> str:
@@ -247,7 +268,7 @@ def _until(sheet: Sheet, seconds: float) -> str:
     row.update(waits_until=Now() + timedelta(seconds=seconds))
     until = row.values_list("waits_until", flat=True).get()
     assert until is not None
-    return until.isoformat(timespec="microseconds")
+    return _written(until)
 
 
 def _set_deadline(sheet: Sheet) -> None:
