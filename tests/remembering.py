@@ -25,7 +25,7 @@ class Forgetful:
     """Answers with `answer`, or does `steps`; `turns` are what it was asked. It cannot summarise."""
 
     answer: ClassVar[str] = ""
-    steps: ClassVar[list[Sequence[ProviderEvent]]] = []
+    steps: ClassVar[list[Sequence[ProviderEvent | ProviderError]]] = []
     turns: ClassVar[list[Turn]] = []
 
     async def reply(self, turn: Turn) -> AsyncGenerator[ProviderEvent, None]:
@@ -33,6 +33,8 @@ class Forgetful:
         yield Usage({"input_tokens": chars(turn) // CHARS_PER_TOKEN, "output_tokens": 1})
         step = self.steps[turn.step] if turn.step < len(self.steps) else [Text(Forgetful.answer)]
         for event in step:
+            if isinstance(event, ProviderError):
+                raise event
             yield event
         yield Stopped("tool_use" if any(isinstance(event, ToolAsked) for event in step) else "end_turn")
 

@@ -126,5 +126,6 @@ async def test_what_is_right_only_at_the_second_look_is_not_done_without_approva
     looks.clear()
     assert (await end_of(laptop, agent, asks(name, what="it")))["state"] == "completed"
     assert acting.ran == []
-    [call] = [part for part in (await Message.objects.filter(role="assistant").afirst()).parts if "status" in part]
+    answer = await Message.objects.aget(run__prompt__parts__0__text="Go.")
+    [call] = [part for part in answer.parts if "status" in part]
     assert (call["status"], "approval" in call, "offer" in call) == ("error", False, False)

@@ -183,6 +183,41 @@ def said_busy(device: Device, run: str) -> list[str]:
 
 
 @SMALL
+async def test_a_server_that_is_lost_while_it_summarises_leaves_no_half_and_another_begins_again(
+    model: type[Remembering], laptop: Device, phone: Device
+) -> None:
+    gate = asyncio.Event()
+    model.summaries = [gate]
+    await talk(laptop, 3)
+    ack = await laptop.ask(f"3 {TURN}")
+    await until(lambda: model.asked, "the summary to be made")
+    run = await Run.objects.select_related("conversation").aget(pk=ack["run"])
+    await sync_to_async(run.hand_over)(run.attempt)
+    for one in (laptop, phone):
+        assert (await one.ended(ack["run"]))["state"] == "completed"
+        await one.until(lambda one=one: said_busy(one, ack["run"])[-1] == "", "the indicator to end")  # type: ignore[misc]
+    await run.arefresh_from_db()
+    gate.set()  # whom it was taken from
+    await until(lambda: model.closed == 2, "both to be closed")
+    assert (run.attempt, [one.text async for one in Summary.objects.all()]) == (2, ["summary 2"])
+    assert first_words(model.turns[-1]) == f"{SUMMARISED}summary 2"
+    assert laptop.view.comparable() == phone.view.comparable()
+
+
+@SMALL
+async def test_a_prompt_that_is_answered_anew_is_no_turn_to_be_summarised(
+    model: type[Remembering], laptop: Device
+) -> None:
+    model.steps = [asks("find", "a", letter="x", length=2000), [ProviderError("overloaded", "Busy.", retryable=True)]]
+    ack = await laptop.ask(f"0 {TURN}")
+    assert (await laptop.ended(ack["run"]))["state"] == "failed"
+    model.steps = []
+    again = await laptop.say("run.retry", run=ack["run"])
+    assert (await laptop.ended(again["run"]))["error"] is None
+    assert await Summary.objects.acount() == 0
+
+
+@SMALL
 async def test_two_runs_at_once_make_one_summary(model: type[Remembering], laptop: Device) -> None:
     await talk(laptop, 3)
     gate, other = asyncio.Event(), asyncio.Event()
