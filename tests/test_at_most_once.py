@@ -13,7 +13,7 @@ from tests import acting
 from tests.acting import Acting, asks
 from tests.conftest import with_settings
 from tests.device import Device, until
-from tests.test_agents import decide
+from tests.test_agents import call_in, decide
 from tests.test_device_tools import agent, laptop
 from tests.test_x_tools import assert_valid
 
@@ -87,3 +87,16 @@ async def test_nobody_decides_or_answers_when_the_time_is_over(
 
 def until_of(device: Device, run: str) -> list[datetime]:
     return [datetime.fromisoformat(part["until"]) for part in device.view.parts_of(run) if "until" in part]
+
+
+async def test_nothing_is_decided_about_what_is_being_stopped(agent: type[Acting], laptop: Device) -> None:
+    agent.steps = [asks("delete", what="it")]
+    ack = await laptop.ask("Delete it.")
+    await laptop.until(lambda: laptop.view.state_of(ack["run"]) == "waiting", "the run to wait")
+    await Run.objects.filter(pk=ack["run"]).aupdate(cancel_requested_at=timezone.now())
+    told = await decide(laptop, ack["run"], call_in(laptop, ack["run"]), "approve")
+    assert (told["type"], told["code"]) == ("nack", "stale")
+    await Run.objects.filter(pk=ack["run"]).aupdate(cancel_requested_at=None)
+    await laptop.say("run.cancel", run=ack["run"])
+    assert (await laptop.ended(ack["run"]))["state"] == "cancelled"
+    assert acting.ran == []

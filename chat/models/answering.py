@@ -174,7 +174,8 @@ def decide(
             assert sheet is not None
             if part["approval"]["hash"] != arguments_hash:
                 raise Refused(Code.STALE, "This is not what would be run. Look at it again.")
-            if part["status"] == "waiting" and now.is_live and now.cancel_requested_at is None:
+            if part["status"] == "waiting":
+                _check_goes_on(now)
                 _decide(sheet, number, "approved" if approve else "denied", by=by.identity(device), reason=reason)
                 _go_on(sheet)
             approval = part["approval"]
@@ -204,14 +205,18 @@ def answer(
             if now.requested_by_id != by.user_id:
                 raise Refused(Code.FORBIDDEN, f"Only {part['offer']['user']} can answer this.")
             if part["status"] == "offered":
-                if now.cancel_requested_at is not None:
-                    raise Refused(Code.STALE, "This is being stopped.")
+                _check_goes_on(now)
                 part["offer"] = {**part["offer"], "by": by.identity(device)}
                 part["answer"] = text
                 sheet.answer_call(part, "error" if failed else "done", text, by=part["offer"]["by"])
                 _go_on(sheet)
             return {"call": call, "run": str(run.pk), **_standing(sheet, part)}
         raise Refused(Code.UNKNOWN_CALL, "Nothing of this run was offered to devices by that name.")
+
+
+def _check_goes_on(run: Run) -> None:
+    if run.cancel_requested_at is not None:
+        raise Refused(Code.STALE, "This is being stopped.")
 
 
 def _standing(sheet: Sheet, call: Part) -> dict[str, Any]:
