@@ -100,3 +100,19 @@ async def test_nothing_is_decided_about_what_is_being_stopped(agent: type[Acting
     await laptop.say("run.cancel", run=ack["run"])
     assert (await laptop.ended(ack["run"]))["state"] == "cancelled"
     assert acting.ran == []
+
+
+async def test_a_run_goes_on_that_was_decided_about_while_another_beside_it_waits_for_a_person(
+    agent: type[Acting], laptop: Device
+) -> None:
+    agent.steps = [asks("delete", what="it")]
+    one = await laptop.ask("Delete it.")
+    other = await laptop.ask("And this.", when_busy="alongside")
+    for ack in (one, other):
+        await laptop.until(lambda run=ack["run"]: laptop.view.state_of(run) == "waiting", "both to wait")  # type: ignore[misc]
+    after = await laptop.ask("Then this.")
+    await decide(laptop, one["run"], call_in(laptop, one["run"]), "approve")
+    assert (await laptop.ended(one["run"]))["state"] == "completed"
+    assert [laptop.view.state_of(ack["run"]) for ack in (other, after)] == ["waiting", "queued"]
+    await laptop.say("run.cancel", scope="all")
+    assert (await laptop.ended(after["run"]))["state"] == "cancelled"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def startable() -> QuerySet[Run, uuid.UUID]:
     """The ids of the conversations where a run could start now and has not, each once."""
     started = Run.objects.filter(conversation=OuterRef("conversation"), state__in=STARTED)
-    waiting = Run.objects.filter(state=State.QUEUED).filter(Q(alongside=True) | ~Exists(started))
+    waiting = Run.objects.filter(state=State.QUEUED).filter(Q(alongside=True) | Q(attempt__gt=0) | ~Exists(started))
     return waiting.order_by().values_list("conversation", flat=True).distinct()
 
 

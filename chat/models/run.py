@@ -129,7 +129,7 @@ class Run(models.Model):
     def claim(cls, conversation: "Conversation", worker: str) -> list["Run"]:
         """Start what may start now in this conversation, under a lease of this worker's, and return it.
 
-        One at a time in queue order, except those sent alongside, which wait for nobody. Without a budget, it ends.
+        One at a time in queue order; those sent alongside, or begun before, wait for nobody. Without a budget, it ends.
         """
         claimed: list[Run] = []
         # Most who look find nothing, and need not stand in line for that: whoever queues a run says so afterwards.
@@ -140,7 +140,7 @@ class Run(models.Model):
             runs = list(live.order_by("position"))
             busy = any(run.state in STARTED for run in runs)
             for run in runs:
-                if run.state != State.QUEUED or (busy and not run.alongside):
+                if run.state != State.QUEUED or (busy and not run.alongside and not run.attempt):
                     continue
                 if (refused := may_start(run)) is not None:
                     run.end_locked(locked, refused[0], **refused[1])
