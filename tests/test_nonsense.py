@@ -6,7 +6,17 @@ import pytest
 from pydantic import AfterValidator
 from pytest_django import Settings
 
-from chat.agent.provider import ProviderError, Reasoned, Reasoning, Stopped, Text, ToolAsked, ToolInput, ToolReady
+from chat.agent.provider import (
+    Citation,
+    ProviderError,
+    Reasoned,
+    Reasoning,
+    Stopped,
+    Text,
+    ToolAsked,
+    ToolInput,
+    ToolReady,
+)
 from chat.agent.tool import Context, device_tool, tool
 from chat.models import Message
 from tests import acting
@@ -129,3 +139,11 @@ async def test_what_is_right_only_at_the_second_look_is_not_done_without_approva
     answer = await Message.objects.aget(run__prompt__parts__0__text="Go.")
     [call] = [part for part in answer.parts if "status" in part]
     assert (call["status"], "approval" in call, "offer" in call) == ("error", False, False)
+
+
+async def test_what_is_cited_is_cleaned_as_all_text_is(agent: type[Acting], laptop: Device) -> None:
+    step: Step = [Text("It says so."), Citation("a\0b", "https://x.example/\0", "q\ud800")]
+    assert (await end_of(laptop, agent, step))["state"] == "completed"
+    answer = await Message.objects.aget(run__prompt__parts__0__text="Go.")
+    [cited] = [part for part in answer.parts if part["type"] == "citation"]
+    assert (cited["title"], cited["url"], cited["text"]) == ("a\ufffdb", "https://x.example/\ufffd", "q\ufffd")

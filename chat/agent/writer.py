@@ -91,6 +91,7 @@ class Writer:
                     await self.close(input=input if sound else None)
             case Citation(title, url, quote):
                 if self.is_at("text") and len(self._cited) < MOST_CITED:
+                    title, url, quote = storable(title), storable(url), storable(quote)
                     cited = {"title": title[:TITLE_LENGTH], "url": url[:URL_LENGTH], "text": quote[:QUOTE_LENGTH]}
                     self._cited.append({**cited, "at": self._pen.offset})
             case Block(block):
