@@ -89,7 +89,7 @@ async def test_a_call_that_is_left_half_is_an_error_for_the_model(
 
 
 async def test_a_run_that_fails_behind_a_call_that_was_left_half_ends(agent: type[Acting], laptop: Device) -> None:
-    step = [ToolAsked("a", "note"), Text("Or "), ProviderError("overloaded", "Busy.", retryable=True)]
+    step: Step = [ToolAsked("a", "note"), Text("Or "), ProviderError("overloaded", "Busy.", retryable=True)]
     assert (await end_of(laptop, agent, step))["state"] == "failed"
 
 
@@ -118,7 +118,8 @@ BAD: dict[str, dict[str, Any]] = {
 async def test_arguments_that_no_database_keeps_are_an_error_for_the_model(
     agent: type[Acting], laptop: Device, given: dict[str, Any]
 ) -> None:
-    assert (await end_of(laptop, agent, [ToolAsked("a", "note"), ToolReady(given)]))["state"] == "completed"
+    step: Step = [ToolAsked("a", "note"), ToolReady(given)]
+    assert (await end_of(laptop, agent, step))["state"] == "completed"
     assert "The arguments are not a JSON object." in str(agent.turns[1].prompt)
 
 
