@@ -16,7 +16,7 @@ from chat.agent.provider import Text
 from chat.errors import Refused
 from chat.models import Conversation, Message, Run
 from chat.models import Device as DeviceRow
-from chat.models.answering import answer as verb
+from chat.models.deciding import answer as verb
 from chat.models.state import State
 from project import asgi
 from tests import acting

@@ -18,7 +18,7 @@ from django.utils import timezone
 from chat.approval import to_decide
 from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
 from chat.models import Conversation, Device, Event, File, Message, Participant, Run, Summary
-from chat.models.answering import decide, overdue
+from chat.models.deciding import decide, overdue
 from chat.models.state import LIVE, State
 from chat.pages.accounts import DEMO_ACCOUNTS
 from chat.reading import read_frame

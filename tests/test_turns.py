@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from django.db import connection, transaction
@@ -40,7 +41,7 @@ def test_what_a_person_waits_for_goes_before_those_who_came_earlier() -> None:
         connection.close()
 
     with turns.writing():
-        threads = [begun(lambda name=name: write(name)) for name in ("a", "b", "c", "d", "stop")]
+        threads = [begun(partial(write, name)) for name in ("a", "b", "c", "d", "stop")]
     for thread in threads:
         thread.join(10)
     assert sorted(order) == ["a", "b", "c", "d", "stop"]

@@ -15,7 +15,7 @@ from chat import host as hosts
 from chat.agent.prompt import prompt_of
 from chat.agent.provider import ProviderError, ProviderEvent, Text
 from chat.models import Conversation, Event, Message, Run
-from chat.models.answering import answer as answers
+from chat.models.deciding import answer as answers
 from chat.models.state import State
 from project import asgi
 from tests import acting

@@ -94,7 +94,6 @@ class RunAdmin(ReadOnly):
     ordering = ["-created_at"]
     exclude = ["cost"]  # in millionths, where `about` says it
     readonly_fields = ["status", "lease", "lag", "about", "made_of"]
-    exclude = ["cost"]  # in millionths; `about` is it for people
     actions = ["cancel", "requeue"]
     inlines = [SteerInline]
 

@@ -31,7 +31,7 @@ from chat.errors import Refused
 from chat.host import Host
 from chat.logs import reason
 from chat.models import Conversation, Run, Worker
-from chat.models.answering import expire, overdue
+from chat.models.deciding import expire, overdue
 from chat.models.parts import next_step
 from chat.models.queue import startable
 from chat.news import ENGINES

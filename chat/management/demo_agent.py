@@ -10,7 +10,8 @@ from chat.approval import to_decide
 from chat.batches import Delta
 from chat.group_commit import commit
 from chat.models import Device, Participant, Run, Spending
-from chat.models.answering import Answering, decide
+from chat.models.answering import Answering
+from chat.models.deciding import decide
 from chat.models.parts import Part, next_step
 from chat.models.state import State
 from chat.prices import cost, per_token

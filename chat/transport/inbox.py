@@ -10,7 +10,7 @@ from uuid import UUID
 from chat import tracing
 from chat.errors import Code, Refused
 from chat.models import File, Run
-from chat.models.answering import answer, decide
+from chat.models.deciding import answer, decide
 from chat.models.steer import steer
 from chat.spoken import (
     Answer,

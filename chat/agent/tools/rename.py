@@ -15,7 +15,7 @@ from chat.models.conversation import TITLE_LENGTH
 async def rename_conversation(
     context: Context, title: Annotated[str, Field(min_length=1, max_length=TITLE_LENGTH)]
 ) -> str:
-    """Give this conversation another title. The person who asked must approve it, and be allowed to.
+    """Give this conversation another title. Somebody here must approve it, and who asked be allowed to.
 
     title: the new title, one line of plain text
     """

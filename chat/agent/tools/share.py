@@ -17,7 +17,7 @@ async def share_conversation(
 ) -> str:
     """Let somebody into this conversation, all of its past included, or change what they may do here.
 
-    Only its owner can, and must approve it.
+    Only its owner can, and somebody here must approve it.
 
     username: the exact name of an account here
     role: an editor reads and asks, a viewer only reads
