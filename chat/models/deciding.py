@@ -26,7 +26,7 @@ def decide(
     with run.conversation.locked() as conversation:
         by.now().may_decide()
         now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
-        sheet = Sheet(conversation, now) if now.answer is not None else None
+        sheet = Sheet(conversation, now, now.answer.parts) if now.answer is not None else None
         _end_late(sheet)
         for number, part in calls_in(sheet.parts) if sheet is not None else ():
             if part["call"] != call or "approval" not in part:
@@ -56,7 +56,7 @@ def answer(
         if device is not None and not Device.objects.filter(pk=device.pk, revoked_at=None).exists():
             raise Refused(Code.REVOKED, "This device was revoked.")
         now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
-        sheet = Sheet(conversation, now) if now.answer is not None else None
+        sheet = Sheet(conversation, now, now.answer.parts) if now.answer is not None else None
         _end_late(sheet)
         for _, part in calls_in(sheet.parts) if sheet is not None else ():
             if part["call"] != call or "offer" not in part:
@@ -96,7 +96,8 @@ def expire(run: Run) -> None:
         late = Run.objects.filter(pk=run.pk, state=State.WAITING, waits_until__lt=Now())
         found = late.select_related("prompt", "answer").first()
         if found is not None:
-            sheet = Sheet(conversation, found)
+            assert found.answer is not None
+            sheet = Sheet(conversation, found, found.answer.parts)
             _end_due(sheet, min((part["until"] for part in pending(sheet)), default=""))
             _go_on(sheet)
 

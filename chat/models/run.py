@@ -228,7 +228,7 @@ class Run(models.Model):
             miss(conversation, self, None)
             return 0
         self.answer = answer
-        sheet = Sheet(conversation, self)
+        sheet = Sheet(conversation, self, answer.parts)
         texts = compact(conversation.pk, self.pk, answer.pk, self.started_serial)
         sheet.end_all(texts, "done" if self.state == State.COMPLETED else self.state)
         miss(conversation, self, sheet)

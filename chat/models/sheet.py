@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from chat import log
 from chat.compaction import text_of
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Sheet:
-    """For a caller that holds the conversation's lock and has just read the run and its answer."""
+    """For a caller that holds the conversation's lock and has just read the `parts` of the run's answer."""
 
-    def __init__(self, conversation: "Conversation", run: "Run") -> None:
-        assert run.answer is not None
-        self.conversation, self.run, self.answer = conversation, run, run.answer
-        self.parts: list[Part] = run.answer.parts
+    def __init__(self, conversation: "Conversation", run: "Run", parts: list[Part]) -> None:
+        assert run.answer_id is not None
+        self.conversation, self.run, self.parts = conversation, run, parts
+        self._answer: UUID = run.answer_id
         self._entries: list[log.Entry] = []
 
     def say(self, kind: Kind, /, **payload: Any) -> None:
         """An event of this run, logged by `keep`."""
-        self._entries.append(log.Entry(kind, payload, self.run.pk, self.answer.pk))
+        self._entries.append(log.Entry(kind, payload, self.run.pk, self._answer))
 
     def begin(self, part: Part) -> int:
         """A part that will be written; its number."""
@@ -45,7 +46,7 @@ class Sheet:
         if not self.parts:  # what was never announced: part 0, text
             self.parts.append({"type": "text", "state": OPEN, "since": self.run.started_serial})
         number, part = len(self.parts) - 1, self.parts[-1]
-        self._close(number, text_of(self.conversation.pk, self.answer.pk, part["since"], part=number), state)
+        self._close(number, text_of(self.conversation.pk, self._answer, part["since"], part=number), state)
         part |= fields
         if part["type"] == "tool_use":
             part.setdefault("status", "asked")  # also if its arguments never came
@@ -84,7 +85,7 @@ class Sheet:
 
     def keep(self) -> None:
         """Write it."""
-        Message.objects.filter(pk=self.answer.pk).update(parts=self.parts)
+        Message.objects.filter(pk=self._answer).update(parts=self.parts)
         if self._entries:
             log.record(self.conversation, *self._entries)
         self._entries = []

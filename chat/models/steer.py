@@ -153,7 +153,8 @@ def take(sheet: Sheet, step: int) -> list[str]:
 
 def take_first(conversation: "Conversation", run: "Run") -> None:
     """What came before the run began is told at its first step."""
-    sheet = Sheet(conversation, run)
+    assert run.answer is not None
+    sheet = Sheet(conversation, run, run.answer.parts)
     take(sheet, 0)
     sheet.keep()
 
