@@ -1,5 +1,6 @@
 """What was begun is never begun again unknowingly: by nobody after a crash, and by no model that is asked again."""
 
+import asyncio
 from datetime import datetime
 
 import pytest
@@ -49,6 +50,33 @@ async def test_who_tries_again_after_a_crash_has_a_model_that_knows_what_was_don
     await laptop.ended(later["run"])
     assert str(agent.turns[0].prompt).count("Pay and ship.") == 1
     assert_valid(agent)
+
+
+async def test_who_takes_over_between_two_steps_goes_on_there(agent: type[Acting], laptop: Device) -> None:
+    agent.steps = [asks("note", "a", text="paid"), [asyncio.Event()]]
+    ack = await laptop.ask("Pay.")
+    await until(lambda: len(agent.turns) == 2, "the model to be asked again")
+    agent.steps = [[], [Text("All is paid.")]]
+    found = await Run.objects.select_related("conversation").aget(pk=ack["run"])
+    assert await sync_to_async(found.hand_over)(found.attempt) == State.QUEUED
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert acting.ran == ["paid"]
+    assert laptop.view.text_of(ack["run"]) == "All is paid."
+    assert_valid(agent)
+
+
+async def test_who_takes_over_in_the_middle_of_a_step_does_not_go_on(agent: type[Acting], laptop: Device) -> None:
+    """Of what was asked for there may be more to come, and what was said has no end."""
+    for last in ([Text("And "), asyncio.Event()], [*asks("note", "b", text="shipped"), asyncio.Event()]):
+        acting.ran.clear()
+        agent.turns.clear()
+        agent.steps = [asks("note", "a", text="paid"), last]
+        ack = await laptop.ask("Pay and ship.")
+        await until(lambda: len(agent.turns) == 2, "the model to be asked again")
+        await laptop.until(lambda ack=ack: len(laptop.view.parts_of(ack["run"])) > 2, "something of its second step")
+        await lost(ack["run"])
+        await laptop.ended(ack["run"])
+        assert acting.ran == ["paid"]
 
 
 async def test_who_tries_again_what_only_spoke_begins_anew(agent: type[Acting], laptop: Device) -> None:

@@ -76,6 +76,17 @@ def goes_on(parts: Sequence[Part], number: int) -> bool:
     return here["type"] == "text" == before.get("type") and bool(before.get("cut"))
 
 
+def is_between_steps(parts: Sequence[Part]) -> bool:
+    """Whether all that was begun of an answer is done: whoever takes it over can go on.
+
+    Only where a step is known to be whole: something has come of its calls, or was decided about them.
+    """
+    said = [part for part in parts if part["type"] not in ("steer", "citation")]
+    begun = any(part["state"] == OPEN or part.get("status") == "running" for part in said)
+    decided = any(part.get("status") in PENDING | {"approved"} for part in said)
+    return bool(said) and not begun and (decided or said[-1]["type"] == "tool_result")
+
+
 def next_step(parts: Iterable[Part]) -> int:
     """Which call of the model comes after these: 0 for an answer that has nothing yet."""
     return max((part.get("step", 0) + 1 for part in parts if part["type"] != "steer"), default=0)

@@ -23,7 +23,7 @@ from chat.models.event import Kind, new_id
 from chat.models.message import Message
 from chat.models.participant import Participant
 from chat.models.parts import next_step, text_in
-from chat.models.sheet import Sheet, has_words
+from chat.models.sheet import Sheet, can_go_on, has_words
 from chat.models.spending import Spending
 from chat.models.state import ENDED, LIVE, STARTED, State, has_lapsed, lease
 from chat.models.steer import miss, take_first
@@ -265,10 +265,10 @@ class Run(models.Model):
             return run.release_locked(conversation)
 
     def release_locked(self, conversation: "Conversation") -> State:
-        """Queue it again if nobody has seen a word of it yet, else end it as interrupted with the text kept."""
+        """Queue it again if nobody has seen a word of it yet or it is between two steps; else end it as interrupted."""
         if self.cancel_requested_at is not None:
             self.end_locked(conversation, State.CANCELLED)
-        elif has_words(self):
+        elif has_words(self) and (self.losses >= settings.CHAT_MAX_ATTEMPTS or not can_go_on(self)):
             self.end_locked(
                 conversation,
                 State.INTERRUPTED,

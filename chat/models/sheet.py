@@ -8,7 +8,7 @@ from chat import log
 from chat.compaction import text_of
 from chat.models.event import TEXT_KINDS, Event, Kind
 from chat.models.message import Message
-from chat.models.parts import OPEN, RESULTS, Part, text_parts, unanswered
+from chat.models.parts import OPEN, RESULTS, Part, is_between_steps, text_parts, unanswered
 
 if TYPE_CHECKING:
     from chat.models.conversation import Conversation
@@ -99,8 +99,7 @@ class Sheet:
 
 def has_words(run: "Run") -> bool:
     """Whether anybody has seen something of its answer."""
-    answer = Message.objects.filter(pk__in=[run.answer_id]).first()
-    if answer is not None and any(part["type"] != "steer" for part in answer.parts):
+    if any(part["type"] != "steer" for part in _parts_of(run)):
         return True
     return Event.objects.filter(
         conversation_id=run.conversation_id,
@@ -108,3 +107,12 @@ def has_words(run: "Run") -> bool:
         message_id=run.answer_id,
         kind__in=TEXT_KINDS,
     ).exists()
+
+
+def can_go_on(run: "Run") -> bool:
+    """Whether whoever takes it over can go on where it stands."""
+    return is_between_steps(_parts_of(run))
+
+
+def _parts_of(run: "Run") -> list[Part]:
+    return next(iter(Message.objects.filter(pk__in=[run.answer_id]).values_list("parts", flat=True)), [])
