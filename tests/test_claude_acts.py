@@ -80,6 +80,22 @@ async def test_what_the_provider_did_itself_is_given_back_as_it_was(server: Mess
     assert len(server.journal) == 3
 
 
+async def test_what_arrives_whole_at_the_beginning_of_a_block_is_not_lost(
+    server: MessagesServer, laptop: Device
+) -> None:
+    """As from servers that speak the protocol and stream nothing."""
+    call = {"type": "tool_use", "id": "toolu_a", "name": "note", "input": {"text": "milk"}}
+    server.script(
+        Script(blocks=[Whole({"type": "text", "text": "Let me see."}), Whole(call)], stop_reason="tool_use"),
+        Script(blocks=[Whole({"type": "text", "text": "It is noted."})]),
+    )
+    ack = await laptop.ask("Milk?")
+    assert (await laptop.ended(ack["run"]))["state"] == "completed"
+    assert acting.ran == ["milk"]
+    assert laptop.view.text_of(ack["run"]) == "Let me see.It is noted."
+    assert server.requests[1].body["messages"][-2]["content"][1]["input"] == {"text": "milk"}
+
+
 RAN = {
     "type": "code_execution_tool_result",
     "tool_use_id": "srvtoolu_1",

@@ -8,6 +8,7 @@ from pytest_django import Settings
 
 from chat.agent.provider import (
     Citation,
+    Notice,
     ProviderError,
     Reasoned,
     Reasoning,
@@ -17,6 +18,7 @@ from chat.agent.provider import (
     ToolInput,
     ToolReady,
 )
+from chat.agent.saying import MAX_PROGRESS_CHARS
 from chat.agent.tool import Context, device_tool, tool
 from chat.models import Message
 from tests import acting
@@ -148,3 +150,22 @@ async def test_what_is_cited_is_cleaned_as_all_text_is(agent: type[Acting], lapt
     answer = await Message.objects.aget(run__prompt__parts__0__text="Go.")
     [cited] = [part for part in answer.parts if part["type"] == "citation"]
     assert (cited["title"], cited["url"], cited["text"]) == ("a\ufffdb", "https://x.example/\ufffd", "q\ufffd")
+
+
+# --- what is shown for a moment, and what only a model can read --------------------------------------------
+
+
+async def test_a_notice_is_text_that_goes_away(agent: type[Acting], laptop: Device) -> None:
+    notices: Any = [Notice("x" * 10_000, float("inf")), Notice(7), Notice("now", -1.0), Notice("?", float("nan"))]  # type: ignore[arg-type]
+    assert (await end_of(laptop, agent, [*notices, Text("Hi.")]))["state"] == "completed"
+    shown = [frame for frame in laptop.frames if frame["type"] == "progress"]
+    assert [frame["text"] for frame in shown] == ["x" * MAX_PROGRESS_CHARS, "7", "now", "?"]
+    assert [frame["expires_in"] for frame in shown] == [3600.0, 10.0, 0.0, 0.0]
+
+
+async def test_a_signature_that_no_database_keeps_is_none(agent: type[Acting], laptop: Device) -> None:
+    thoughts: Step = [Reasoning("Hm."), Reasoned("a\0b"), Reasoned(data="c\0d"), Text("Hi.")]
+    assert (await end_of(laptop, agent, thoughts))["state"] == "completed"
+    answer = await Message.objects.filter(role="assistant").order_by("created_serial").afirst()
+    assert answer is not None
+    assert [part.keys() & {"signature", "data"} for part in answer.parts] == [set(), set(), set()]

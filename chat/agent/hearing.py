@@ -56,7 +56,9 @@ class Hearing:
 
     def _begin(self, block: Any) -> Iterator[ProviderEvent]:
         self._block, self._json = block.model_dump(mode="json", exclude_none=True), []
-        match block.type:
+        match block.type:  # some proxies send all of it at once
+            case "text" if text := self._clean(block.text):
+                yield Text(text)
             case "thinking":
                 yield Reasoning(self._clean(block.thinking))
             case "tool_use":
@@ -87,7 +89,7 @@ class Hearing:
             case "redacted_thinking":
                 yield Reasoned(data=block["data"])
             case "tool_use":
-                yield ToolReady(self._input())
+                yield ToolReady(self._input() if self._json else block.get("input") or {})
             case _:  # the provider's own; its input, too, comes in pieces
                 block = {**block, "input": self._input() or {}} if self._json else block
                 yield Block(block if is_storable(block) else storable_json(block))

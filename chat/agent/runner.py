@@ -17,7 +17,7 @@ from chat.agent.outcome import Outcome, failure, short
 from chat.agent.progress import whisper
 from chat.agent.provider import Notice, Provider, ProviderError, Stopped, Text, Turn, Usage
 from chat.agent.room import Room
-from chat.agent.saying import storable
+from chat.agent.saying import progress_text, storable
 from chat.agent.toolbox import Toolbox
 from chat.agent.wallet import UsedUp, Wallet
 from chat.agent.writer import Writer
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 END_RETRIES = (0.1, 0.5, *[1.0] * 5)  # seconds
 AWAY_SECONDS = 3.0  # after those, for as long as the database is away; by another error a sweep ends the run
+MOST_SECONDS = 3600.0  # that a notice is shown
 LEAVE_SECONDS = 3.0  # for who was told to stop and does not; then its run ends without it
 
 
@@ -278,7 +279,8 @@ class Runner:
             self._trace.retries(notice.code)
             facts = {**self._facts, "code": notice.code, "retry_in": round(notice.expires_in, 1)}
             logger.warning("provider failed, tries again", extra=facts)
-        whisper(self._host, self.run, notice.text, notice.expires_in)
+        seconds = min(notice.expires_in, MOST_SECONDS) if notice.expires_in > 0 else 0.0  # also where it is no number
+        whisper(self._host, self.run, progress_text(str(notice.text)), seconds)
 
 
 def model_of(provider: Provider) -> str:

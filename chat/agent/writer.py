@@ -75,7 +75,9 @@ class Writer:
             case Reasoned(signature, data):
                 if not self.is_at("reasoning"):
                     await self._turn({"type": "reasoning"})
-                await self.close(**({"data": data} if data else {"signature": signature}))
+                # Either is worth something only as it came.
+                kept = {"data": data} if data else {"signature": signature}
+                await self.close(**(kept if is_storable(kept) else {}))
             case ToolAsked(id, name):
                 self.calls += 1
                 asked = {"call": str(uuid.uuid4()), "id": storable(id), "name": storable(name)}
