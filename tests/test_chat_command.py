@@ -436,7 +436,7 @@ def test_what_an_answer_used_stands_below_it() -> None:
     story.end("b", "cancelled", usage={"output_tokens": 5})
     said = story.out.getvalue()
     assert "* One\n[1,234 tokens in, 5 out, about 0.0123 USD]\n" in said
-    assert said.endswith("[stopped]\n[0 tokens in, about 5 out, cost unknown]\n")
+    assert said.endswith("[stopped]\n[about 5 tokens out, cost unknown]\n")
 
 
 def test_only_the_answers_that_were_asked_for_are_printed_in_the_order_of_asking() -> None:

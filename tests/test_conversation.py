@@ -1,11 +1,13 @@
 """The thinnest whole path, through the WebSocket door: ask, watch, stop, come back."""
 
 from collections.abc import Callable
+from uuid import uuid4
 
+import pytest
 from django.contrib.auth.models import User
 
 from chat.agent.scripted import long_text
-from chat.models import Conversation
+from chat.models import Conversation, Participant
 from tests.device import Device, until
 
 Make = Callable[..., Device]
@@ -48,3 +50,20 @@ async def test_a_device_that_was_away_gets_what_it_missed(
     assert laptop.view.comparable() == phone.view.comparable()
     fresh = await (await device(alice, conversation).connect()).synced()
     assert fresh.view.comparable() == laptop.view.comparable()
+
+
+@pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        ("  What now?\n\nAnd then? ", "What now? And then?"),
+        ("x" * 80, "x" * 80),
+        ("x" * 81, "x" * 79 + "…"),
+        ("word " * 30, "word " * 14 + "word" + "…"),
+        (f"On {'x' * 100}", f"On {'x' * 76}…"),
+    ],
+)
+def test_it_is_called_by_what_was_said_first(alice: User, conversation: Conversation, said: str, title: str) -> None:
+    by = Participant.objects.select_related("conversation", "user").get(conversation=conversation, user=alice)
+    for text in (said, "Something else."):
+        conversation.send(by=by, text=text, client_id=uuid4())
+        assert Conversation.objects.get(pk=conversation.pk).title == title

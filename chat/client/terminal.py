@@ -63,7 +63,10 @@ def what_it_used(ending: Ending, currency: str) -> str:
     tokens_out = ending.usage.get("output_tokens", 0)
     tokens_in = sum(count for name, count in ending.usage.items() if name.endswith("input_tokens"))
     cost = "cost unknown" if ending.cost is None else f"about {money(ending.cost, currency)}"
-    return f"[{tokens_in:,} tokens in, {'about ' if ending.estimated else ''}{tokens_out:,} out, {cost}]"
+    said = f"{'about ' if ending.estimated else ''}{tokens_out:,}"
+    if ending.estimated and not tokens_in:  # nobody has counted
+        return f"[{said} tokens out, {cost}]"
+    return f"[{tokens_in:,} tokens in, {said} out, {cost}]"
 
 
 def to_decide(call: Part) -> list[str]:

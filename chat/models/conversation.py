@@ -203,6 +203,14 @@ class Conversation(models.Model):
             by.now().may_speak()
             conversation.rename_locked(title)
 
+    def title_after(self, said: str) -> None:
+        """Call it by the first line's worth of what was said, at whole words where there are any. Lock held."""
+        title = " ".join(said.split())
+        if len(title) > TITLE_LENGTH:
+            head = title[: TITLE_LENGTH - 1]
+            title = (head.rsplit(" ", 1)[0] if " " in head[TITLE_LENGTH // 2 :] else head) + "…"
+        self.rename_locked(title)
+
     def rename_locked(self, title: str) -> None:
         """`rename` for a caller that holds the lock."""
         self.title = title[:TITLE_LENGTH]

@@ -76,7 +76,7 @@ class Saying:
         self, conversation: "Conversation", live: list[Run], attached: Sequence[File], who: dict[str, Any]
     ) -> dict[str, Any]:
         if not conversation.title:
-            conversation.rename_locked(" ".join((self.text.strip() or attached[0].name).split()))
+            conversation.title_after(self.text.strip() or attached[0].name)
         serial = conversation.head + 1
         message = Message.objects.create(
             conversation=conversation,

@@ -126,7 +126,7 @@ def is_question(part: Part) -> bool:
 _DOING = {
     "asked": "is about to run",
     "waiting": "waits for approval",
-    "approved": "is about to run",
+    "approved": "was approved",
     "offered": "waits for a device",
     "running": "is running",
     "done": "has run",
@@ -205,7 +205,9 @@ def used(run: Run) -> str:
     tokens_out = run.usage.get("output_tokens", 0)
     if not run.usage:
         return ""
-    tokens = f"{tokens_in(run.usage):,} tokens in, {'about ' if run.estimated else ''}{tokens_out:,} out"
+    read = tokens_in(run.usage)
+    said = f"{'about ' if run.estimated else ''}{tokens_out:,}"
+    tokens = f"{read:,} tokens in, {said} out" if read or not run.estimated else f"{said} tokens out"  # 0 is not known
     if run.cost is None:
         return f"{tokens} · cost unknown"
     pretended = " (pretended)" if run.model == PRETENDED else ""
