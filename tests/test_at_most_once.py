@@ -12,7 +12,7 @@ from chat.agent.provider import Text
 from chat.models import Run
 from chat.models.state import State
 from tests import acting
-from tests.acting import Acting, asks
+from tests.acting import Acting, Step, asks
 from tests.conftest import with_settings
 from tests.device import Device, until
 from tests.test_agents import call_in, decide
@@ -72,7 +72,8 @@ async def test_who_takes_over_between_two_steps_goes_on_there(agent: type[Acting
 
 async def test_who_takes_over_in_the_middle_of_a_step_does_not_go_on(agent: type[Acting], laptop: Device) -> None:
     """Of what was asked for there may be more to come, and what was said has no end."""
-    for last in ([Text("And "), asyncio.Event()], [*asks("note", "b", text="shipped"), asyncio.Event()]):
+    halves: list[Step] = [[Text("And "), asyncio.Event()], [*asks("note", "b", text="shipped"), asyncio.Event()]]
+    for last in halves:
         acting.ran.clear()
         agent.turns.clear()
         agent.steps = [asks("note", "a", text="paid"), last]
