@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection
 from django.utils import timezone
 from PIL import Image
 from pytest_django import Settings
@@ -336,9 +335,8 @@ async def test_the_id_of_somebody_elses_file_is_taken(
     assert "part" not in said
 
 
+@pytest.mark.sqlite
 async def test_whoever_leaves_while_a_file_is_kept_finds_it_whole(hand: Hand, media: Path) -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("holds SQLite's lock")
     file = str(uuid.uuid4())
     with write_lock():
         asked = hand.ask(picture(), file=file)
