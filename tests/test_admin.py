@@ -31,6 +31,7 @@ from chat.agent.provider import ProviderEvent, Turn
 from chat.agent.scripted import Scripted
 from chat.batches import Delta
 from chat.group_commit import commit
+from chat.management.commands import seed_demo
 from chat.models import Conversation, Event, File, Message, Participant, Role, Run, Spending, Summary, Worker
 from chat.models import Device as DeviceRow
 from chat.models.state import LIVE, State
@@ -601,8 +602,11 @@ def test_several_conversations_are_deleted_at_once_whatever_their_runs_do(
 # --- what an agent did --------------------------------------------------------------------------------------
 
 
-def test_what_an_agent_did_is_read_part_by_part(staff: Client, settings: LazySettings) -> None:
+def test_what_an_agent_did_is_read_part_by_part(
+    staff: Client, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.DEBUG = True
+    monkeypatch.setattr(seed_demo, "ARCHIVE_TURNS", 12)
     call_command("seed_demo", stdout=StringIO())
     run = Run.objects.get(conversation__title="An agent at work", prompt__parts__0__text__startswith="Give this")
     for model, pk in (("run", run.pk), ("message", run.answer_id)):

@@ -16,7 +16,8 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from chat.approval import to_decide
-from chat.management.commands.seed_demo import ADMIN, ARCHIVE_TURNS
+from chat.management.commands import seed_demo
+from chat.management.commands.seed_demo import ADMIN
 from chat.models import Conversation, Device, Event, File, Message, Participant, Run, Summary
 from chat.models.deciding import decide, overdue
 from chat.models.state import LIVE, State
@@ -28,6 +29,7 @@ from tests.reducer import View
 MODELS: list[Any] = [User, Conversation, Participant, Device, Message, Run, Event, File, Summary]
 
 
+SOME = 12
 EVERY_TYPE = ["reasoning", "text", "tool_use", "tool_use", "tool_result", "tool_result", "text"]
 
 
@@ -58,7 +60,9 @@ def contents() -> list[list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def seeded(transactional_db: None, settings: LazySettings, tmp_path: Path) -> None:
+def seeded(transactional_db: None, settings: LazySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With less in the archive: it is all alike."""
+    monkeypatch.setattr(seed_demo, "ARCHIVE_TURNS", SOME)
     settings.DEBUG = True
     settings.MEDIA_ROOT = tmp_path
     seed()
@@ -171,8 +175,8 @@ def test_the_demo_shows_every_way_an_answer_can_be() -> None:
     assert last.ending()["retryable"]
     assert last.prompt.runs.count() == 1
 
-    (archive,) = [talk for talk in Conversation.objects.all() if talk.runs.count() == ARCHIVE_TURNS]
-    assert archive.messages.count() == 2 * ARCHIVE_TURNS == 300
+    (archive,) = [talk for talk in Conversation.objects.all() if talk.runs.count() == SOME]
+    assert archive.messages.count() == 2 * SOME
     newest = Conversation.objects.order_by("-updated_at").first()
     assert newest is not None
     assert newest.title == "An agent at work"
