@@ -66,7 +66,7 @@ async def test_what_says_that_it_runs_covers_nothing_at_the_end(story: Story) ->
     await phone.page.fill("#composer-text", f'/rate 0\n{lines}\n/tool work {{"name": "{gate}"}}')
     await phone.page.click("#send")
     await phone.page.wait_for_selector('.call[data-status="running"]')
-    await phone.page.wait_for_function("document.querySelectorAll('.call[data-status=done]').length === 8")
+    await phone.page.locator('.call[data-status="done"]').nth(7).wait_for()
     assert await phone.page.evaluate(ROOM) >= 4
     await phone.page.fill("#composer-text", "And this")
     await phone.page.select_option("#when-busy", "steer")

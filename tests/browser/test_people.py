@@ -3,6 +3,7 @@
 import pytest
 
 from tests.browser.conftest import Story
+from tests.browser.screen import until
 
 pytestmark = pytest.mark.browser
 
@@ -27,8 +28,12 @@ async def test_the_owner_lets_somebody_in_changes_their_role_and_sends_them_away
     await laptop.page.select_option("#add-role", "viewer")
     await laptop.page.click("#add-person button")
     await laptop.shows("#people li", story.name("bob"))
+
     # The others hear of it as soon as whoever asked gets the answer, which empties the field.
-    await laptop.page.wait_for_function("document.getElementById('add-name').value === ''")
+    async def emptied() -> bool:
+        return await laptop.page.input_value("#add-name") == ""
+
+    await until(emptied, "the field to be empty")
     guest = await story.open("bob")
     assert not await guest.page.is_visible("#composer")
     await laptop.page.get_by_label(f"What {story.name('bob')} may do").select_option("editor")
