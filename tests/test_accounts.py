@@ -385,6 +385,14 @@ def test_where_no_host_runs_signing_out_is_just_that(alice: User) -> None:
     assert client.get(reverse("logout")).status_code == 405
 
 
+def test_what_is_not_there_looks_the_same_in_development(transactional_db: None, alice: User, settings: Any) -> None:
+    for settings.DEBUG in (True, False):
+        answer = signed_in(alice).get(reverse("conversation", args=[uuid4()]))
+        assert answer.status_code == 404
+        assert b"There is no such page, or it is not yours to see." in answer.content
+        assert b"<style" not in answer.content
+
+
 def test_where_sign_up_is_closed_nobody_makes_an_account(client: Client, transactional_db: None, settings: Any) -> None:
     settings.SIGNUP = False
     assert client.get("/signup/").status_code == 404

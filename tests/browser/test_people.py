@@ -48,6 +48,7 @@ async def test_the_owner_lets_somebody_in_changes_their_role_and_sends_them_away
     response = await guest.page.goto(f"{story.site.url}/conversations/{story.conversation}/")
     assert response
     assert response.status == 404
+    await guest.shows("h1", "Not found")
 
 
 async def test_a_wrong_name_is_said_where_it_was_typed(story: Story) -> None:
