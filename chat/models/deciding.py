@@ -4,12 +4,13 @@ It changes the answer's parts under the conversation's lock: of two people who d
 first wins.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from django.db.models.functions import Now
 
 from chat.errors import Code, Refused
 from chat.models.answering import pending, set_deadline, written
+from chat.models.conversation import Conversation
 from chat.models.device import Device
 from chat.models.event import Kind
 from chat.models.participant import Participant
@@ -18,6 +19,11 @@ from chat.models.run import Run
 from chat.models.sheet import Sheet
 from chat.models.state import State
 
+_UNKNOWN = {
+    "approval": "Nothing of this run waits, or waited, for a decision by that name.",
+    "offer": "Nothing of this run was offered to devices by that name.",
+}
+
 
 def decide(
     run: Run, *, by: Participant, device: Device | None, call: str, approve: bool, reason: str, arguments_hash: str
@@ -25,23 +31,16 @@ def decide(
     """Approve or deny a call that waits, and return the decision that stands: the first one, whoever made it."""
     with run.conversation.locked() as conversation:
         by.now().may_decide()
-        now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
-        sheet = Sheet(conversation, now, now.answer.parts) if now.answer is not None else None
-        _end_late(sheet)
-        for number, part in calls_in(sheet.parts) if sheet is not None else ():
-            if part["call"] != call or "approval" not in part:
-                continue
-            assert sheet is not None
-            if part["approval"]["hash"] != arguments_hash:
-                raise Refused(Code.STALE, "This is not what would be run. Look at it again.")
-            if part["status"] == "waiting":
-                _check_goes_on(now)
-                _decide(sheet, number, "approved" if approve else "denied", by=by.identity(device), reason=reason)
-                _go_on(sheet)
-            approval = part["approval"]
-            decision = approval.get("decision", part["status"])
-            return {"call": call, "decision": decision, "by": approval.get("by"), "run": str(run.pk)}
-        raise Refused(Code.UNKNOWN_CALL, "Nothing of this run waits, or waited, for a decision by that name.")
+        sheet, number, part = _asked(conversation, run, call, "approval")
+        if part["approval"]["hash"] != arguments_hash:
+            raise Refused(Code.STALE, "This is not what would be run. Look at it again.")
+        if part["status"] == "waiting":
+            _check_goes_on(sheet.run)
+            _decide(sheet, number, "approved" if approve else "denied", by=by.identity(device), reason=reason)
+            _go_on(sheet)
+        approval = part["approval"]
+        decision = approval.get("decision", part["status"])
+        return {"call": call, "decision": decision, "by": approval.get("by"), "run": str(run.pk)}
 
 
 def answer(
@@ -55,23 +54,30 @@ def answer(
         by.now().may_speak()
         if device is not None and not Device.objects.filter(pk=device.pk, revoked_at=None).exists():
             raise Refused(Code.REVOKED, "This device was revoked.")
-        now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
-        sheet = Sheet(conversation, now, now.answer.parts) if now.answer is not None else None
+        sheet, _, part = _asked(conversation, run, call, "offer")
+        if sheet.run.requested_by_id != by.user_id:
+            raise Refused(Code.FORBIDDEN, f"Only {part['offer']['user']} can answer this.")
+        if part["status"] == "offered":
+            _check_goes_on(sheet.run)
+            part["offer"] = {**part["offer"], "by": by.identity(device)}
+            part["answer"] = text
+            sheet.answer_call(part, "error" if failed else "done", text, by=part["offer"]["by"])
+            _go_on(sheet)
+        return {"call": call, "run": str(run.pk), **_standing(sheet, part)}
+
+
+def _asked(
+    conversation: Conversation, run: Run, call: str, of: Literal["approval", "offer"]
+) -> tuple[Sheet, int, Part]:
+    """The call by this name that people, or devices, were asked about, as it stands now; with its part's number."""
+    now = Run.objects.select_related("prompt", "answer").get(pk=run.pk)
+    if now.answer is not None:
+        sheet = Sheet(conversation, now, now.answer.parts)
         _end_late(sheet)
-        for _, part in calls_in(sheet.parts) if sheet is not None else ():
-            if part["call"] != call or "offer" not in part:
-                continue
-            assert sheet is not None
-            if now.requested_by_id != by.user_id:
-                raise Refused(Code.FORBIDDEN, f"Only {part['offer']['user']} can answer this.")
-            if part["status"] == "offered":
-                _check_goes_on(now)
-                part["offer"] = {**part["offer"], "by": by.identity(device)}
-                part["answer"] = text
-                sheet.answer_call(part, "error" if failed else "done", text, by=part["offer"]["by"])
-                _go_on(sheet)
-            return {"call": call, "run": str(run.pk), **_standing(sheet, part)}
-        raise Refused(Code.UNKNOWN_CALL, "Nothing of this run was offered to devices by that name.")
+        for number, part in calls_in(sheet.parts):
+            if part["call"] == call and of in part:
+                return sheet, number, part
+    raise Refused(Code.UNKNOWN_CALL, _UNKNOWN[of])
 
 
 def _check_goes_on(run: Run) -> None:
@@ -102,9 +108,9 @@ def expire(run: Run) -> None:
             _go_on(sheet)
 
 
-def _end_late(sheet: Sheet | None) -> None:
+def _end_late(sheet: Sheet) -> None:
     """Before somebody decides or answers: no sweep may have come by yet, or the run still executes something."""
-    if sheet is None or not sheet.run.is_live or sheet.run.cancel_requested_at is not None or not pending(sheet):
+    if not sheet.run.is_live or sheet.run.cancel_requested_at is not None or not pending(sheet):
         return
     now = Run.objects.filter(pk=sheet.run.pk).values_list(Now(), flat=True).get()
     if _end_due(sheet, written(now)):
