@@ -120,9 +120,7 @@ class Writer:
 
     async def _turn(self, opening: dict[str, Any] | None, **fields: Any) -> None:
         await self.flush()
-        # A call whose arguments never came to their end is one with arguments that cannot be read.
-        left = {"input": None, "status": "asked"} if self._kind == "tool_use" else {}
-        closing = {"state": "done", **left, **fields} if self._kind else None
+        closing = {"state": "done", **fields} if self._kind else None
         if closing is not None and self._cited:
             closing["citations"], self._cited = self._cited, []
         if opening is not None:

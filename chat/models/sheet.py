@@ -49,7 +49,8 @@ class Sheet:
         self._close(number, text_of(self.conversation.pk, self._answer, part["since"], part=number), state)
         part |= fields
         if part["type"] == "tool_use":
-            part.setdefault("status", "asked")  # also if its arguments never came
+            # Of a call whose arguments never came to their end, they cannot be read.
+            part |= {"input": part.get("input"), "status": part.get("status", "asked")}
         for cited in citations:
             told = {**cited, "of": number, "step": part.get("step", 0)}
             self.say(Kind.CITATION_ADDED, part=self.add({"type": "citation", **told}), **told)
